@@ -1,0 +1,1 @@
+"""The platform on one machine without containers: supervisor, stores and a demonstration."""

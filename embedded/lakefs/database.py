@@ -1,0 +1,140 @@
+"""One SQLite file for everything but bytes, and the transactions on it."""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from embedded.lakefs import trees
+from embedded.lakefs.model import Tree
+
+#: How many decoded trees stay in memory; they never change, so they never go stale.
+CACHED_TREES = 16
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS namespaces (
+    namespace TEXT PRIMARY KEY        -- stays taken when its repository is deleted, as in lakeFS
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS repositories (
+    id TEXT PRIMARY KEY,
+    storage_namespace TEXT NOT NULL,
+    default_branch TEXT NOT NULL,
+    created INTEGER NOT NULL,         -- unix seconds
+    read_only INTEGER NOT NULL,
+    metadata TEXT NOT NULL            -- JSON object
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS trees (
+    id TEXT PRIMARY KEY,
+    manifest TEXT NOT NULL            -- JSON object: path -> entry
+);
+CREATE TABLE IF NOT EXISTS commits (
+    repository TEXT NOT NULL REFERENCES repositories ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    parents TEXT NOT NULL,            -- JSON array
+    committer TEXT NOT NULL,
+    message TEXT NOT NULL,
+    created_ns INTEGER NOT NULL,      -- unix nanoseconds
+    tree_id TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    metadata TEXT NOT NULL,           -- JSON object
+    PRIMARY KEY (repository, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS branches (
+    repository TEXT NOT NULL REFERENCES repositories ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    commit_id TEXT NOT NULL,
+    hidden INTEGER NOT NULL,
+    PRIMARY KEY (repository, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS tags (
+    repository TEXT NOT NULL REFERENCES repositories ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    commit_id TEXT NOT NULL,
+    PRIMARY KEY (repository, id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS staged (
+    repository TEXT NOT NULL,
+    branch TEXT NOT NULL,
+    path TEXT NOT NULL,
+    entry TEXT,                       -- JSON object, or NULL where the path was deleted
+    PRIMARY KEY (repository, branch, path),
+    FOREIGN KEY (repository, branch) REFERENCES branches ON DELETE CASCADE
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS received (
+    address TEXT PRIMARY KEY,         -- where a presigned upload went, until it is linked
+    digest TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    received INTEGER NOT NULL         -- unix seconds
+) WITHOUT ROWID;
+"""
+
+
+class Transaction:
+    """Reads and writes that happen together or not at all."""
+
+    def __init__(self, connection: sqlite3.Connection, tree: Callable[[str], Tree]) -> None:
+        self._connection = connection
+        #: Returns the tree with the given id.
+        self.tree = tree
+
+    def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """Return every row."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row, if there is one."""
+        row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
+        return row
+
+    def run(self, sql: str, *values: object) -> int:
+        """Change rows and return how many."""
+        return self._connection.execute(sql, values).rowcount
+
+    def keep_tree(self, tree: Tree) -> str:
+        """Store `tree`, unless an equal one is stored, and return its id."""
+        tree_id = trees.identify(tree)
+        if tree_id != trees.EMPTY:
+            manifest = trees.encode(tree)
+            self.run("INSERT OR IGNORE INTO trees (id, manifest) VALUES (?, ?)", tree_id, manifest)
+        return tree_id
+
+
+class Database:
+    """One connection that threads take turns on; a transaction lasts milliseconds."""
+
+    def __init__(self, path: Path) -> None:
+        self._turn = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.row_factory = sqlite3.Row
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")  # an answered commit is on disk
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        self._connection.executescript(SCHEMA)
+        self._tree = lru_cache(CACHED_TREES)(self._read_tree)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """Commit what happens inside, or undo all of it when it raises."""
+        with self._turn:
+            self._connection.execute("BEGIN")
+            try:
+                yield Transaction(self._connection, self._tree)
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the file; the write-ahead log is folded into it."""
+        with self._turn:
+            self._connection.close()
+
+    def _read_tree(self, tree_id: str) -> Tree:
+        if tree_id == trees.EMPTY:
+            return MappingProxyType({})
+        query = "SELECT manifest FROM trees WHERE id = ?"
+        (manifest,) = self._connection.execute(query, (tree_id,)).fetchone()
+        return trees.decode(manifest)

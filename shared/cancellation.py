@@ -1,0 +1,40 @@
+"""The token through which work is told to stop."""
+
+import threading
+
+from shared.errors import Interruption
+
+
+class CancelToken:
+    """Set once, by anyone; looked at by the work between chunks, files and generated tokens."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._reason: Interruption | None = None
+
+    def cancel(self, reason: Interruption) -> None:
+        """Ask the work to stop; the first reason stays."""
+        with self._lock:
+            if self._reason is None:
+                self._reason = reason
+        self._event.set()
+
+    @property
+    def reason(self) -> Interruption | None:
+        """Why the work must stop; None while it may go on."""
+        return self._reason
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the work must stop; costs well under a microsecond."""
+        return self._event.is_set()
+
+    def check(self) -> None:
+        """Raise the reason if the work must stop."""
+        if self._reason is not None:
+            raise self._reason
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """Sleep until the token is set, at most ``timeout_seconds``; return whether it is set."""
+        return self._event.wait(timeout_seconds)

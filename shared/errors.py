@@ -1,0 +1,205 @@
+"""Every error of the platform.
+
+LifecycleError
+├── RequestError                   the request cannot be served; trying again does not help
+│   ├── InvalidInputError          a field is wrong
+│   │   ├── UnsupportedTaskError   the model cannot do the task
+│   │   └── UnsafeModelError       pickle weights or remote code
+│   ├── NotFoundError              what was named does not exist
+│   ├── ConflictError              the request does not fit the present state
+│   │   ├── IdempotencyConflictError
+│   │   └── NoServableVersionError
+│   ├── DigestMismatchError        bytes differ from the published digest, twice
+│   ├── InsufficientDiskError      the disk cannot take what was asked for
+│   ├── ModelLoadError             the model's files are incomplete or do not fit each other
+│   └── CrashedError               the job took its worker down more often than is allowed
+├── TransientError                 may pass; the runner tries again with backoff
+│   ├── UnavailableError           a store or a service does not answer
+│   └── OutOfMemoryError           no memory for the model or the request now
+├── InternalError                  a defect of ours
+└── Interruption                   the work was told to stop
+    ├── CancelledError             by the client
+    ├── DeadlineExceededError      by the clock
+    ├── LeaseLostError             another worker owns the job now
+    └── DrainingError              the worker is shutting down
+
+HTTP status codes belong to ``api/errors.py``. Between processes an error travels as ``ErrorInfo``.
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict
+
+
+class FieldError(BaseModel):
+    """One field of a request and what is wrong with it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    field: str
+    detail: str
+
+
+class ErrorInfo(BaseModel):
+    """An error as data: what the ledger keeps and what a problem document shows."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    detail: str
+    retryable: bool = False
+    errors: tuple[FieldError, ...] = ()
+
+
+class LifecycleError(Exception):
+    """The root of all errors that the platform raises on purpose."""
+
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, field: str | None = None, code: str | None = None) -> None:
+        """Say what went wrong in one sentence that names the thing; ``code`` refines the class's."""
+        super().__init__(detail)
+        self.detail = detail
+        self.field = field
+        self.specific_code = code or self.code
+
+    def info(self) -> ErrorInfo:
+        """Return this error as data."""
+        errors = (FieldError(field=self.field, detail=self.detail),) if self.field else ()
+        return ErrorInfo(
+            code=self.specific_code, detail=self.detail, retryable=self.retryable, errors=errors
+        )
+
+    @classmethod
+    def family(cls) -> Iterator[type[Self]]:
+        """Yield this class and all that derive from it."""
+        yield cls
+        for child in cls.__subclasses__():
+            yield from child.family()
+
+
+class RequestError(LifecycleError):
+    """The request cannot be served; trying again does not help."""
+
+    code = "request_failed"
+
+
+class InvalidInputError(RequestError):
+    """A field of the request is wrong."""
+
+    code = "invalid_input"
+
+
+class UnsupportedTaskError(InvalidInputError):
+    """The model, or its engine, cannot do the task."""
+
+    code = "unsupported_task"
+
+
+class UnsafeModelError(InvalidInputError):
+    """The model's files could run code when loaded."""
+
+    code = "unsafe_model"
+
+
+class NotFoundError(RequestError):
+    """What the request names does not exist."""
+
+    code = "not_found"
+
+
+class ConflictError(RequestError):
+    """The request does not fit the present state."""
+
+    code = "conflict"
+
+
+class IdempotencyConflictError(ConflictError):
+    """The idempotency key was used before, with another request."""
+
+    code = "idempotency_conflict"
+
+
+class NoServableVersionError(ConflictError):
+    """The registered model has versions, but none in a stage that may be served."""
+
+    code = "no_servable_version"
+
+
+class DigestMismatchError(RequestError):
+    """The bytes received differ from the published digest, also when fetched again."""
+
+    code = "digest_mismatch"
+
+
+class InsufficientDiskError(RequestError):
+    """The disk has too little room for what was asked for."""
+
+    code = "insufficient_disk"
+
+
+class ModelLoadError(RequestError):
+    """The model's files are incomplete, corrupt or do not fit each other."""
+
+    code = "model_load_failed"
+
+
+class CrashedError(RequestError):
+    """The job's worker was lost more often than is allowed."""
+
+    code = "crashed"
+
+
+class TransientError(LifecycleError):
+    """Something that may pass; the runner tries again with backoff."""
+
+    code = "temporarily_failed"
+    retryable = True
+
+
+class UnavailableError(TransientError):
+    """A store or a service does not answer, or answers that it cannot."""
+
+    code = "unavailable"
+
+
+class OutOfMemoryError(TransientError):
+    """There is no memory for the model or the request at this moment."""
+
+    code = "out_of_memory"
+
+
+class InternalError(LifecycleError):
+    """A defect of the platform."""
+
+
+class Interruption(LifecycleError):  # noqa: N818 - it is not a failure, it is an order
+    """The work was told to stop."""
+
+    code = "interrupted"
+
+
+class CancelledError(Interruption):
+    """The client cancelled the job."""
+
+    code = "cancelled"
+
+
+class DeadlineExceededError(Interruption):
+    """The job's deadline passed."""
+
+    code = "deadline_exceeded"
+
+
+class LeaseLostError(Interruption):
+    """The job belongs to another worker now."""
+
+    code = "lease_lost"
+
+
+class DrainingError(Interruption):
+    """The worker is shutting down and gives the job back."""
+
+    code = "draining"

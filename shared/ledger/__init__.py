@@ -1,0 +1,18 @@
+"""The ledger: the truth about every job, in Redis."""
+
+from shared.ledger.connection import connect
+from shared.ledger.events import Event, EventReader
+from shared.ledger.ledger import Ledger, Reconciliation
+from shared.ledger.presence import Presence, WorkerInfo
+from shared.ledger.record import NewJob
+
+__all__ = [
+    "Event",
+    "EventReader",
+    "Ledger",
+    "NewJob",
+    "Presence",
+    "Reconciliation",
+    "WorkerInfo",
+    "connect",
+]

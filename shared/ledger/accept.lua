@@ -1,0 +1,38 @@
+-- ARGV: the new jobs (JSON list of flat objects, a parent first), idempotency key, fingerprint.
+-- Returns {outcome, job id}: accepted, existing or conflict.
+local jobs = cjson.decode(ARGV[1])
+local idempotency_key, fingerprint = ARGV[2], ARGV[3]
+local first = jobs[1].id
+
+if redis.call('EXISTS', key('job', first)) == 1 then return {'existing', first} end
+if idempotency_key ~= '' then
+  local held = redis.call('GET', key('idempotency', idempotency_key))
+  if held then
+    local same = read(held, 'fingerprint') == fingerprint
+    return {same and 'existing' or 'conflict', held}
+  end
+  redis.call('SET', key('idempotency', idempotency_key), first)
+end
+
+local now = now_ms()
+for _, job in ipairs(jobs) do
+  local id, lifetime = job.id, tonumber(job.lifetime)
+  job.lifetime = nil
+  for field, value in pairs(job) do write(id, field, value) end
+  write(id, 'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0)
+  if lifetime then write(id, 'lifetime', lifetime, 'deadline', now + lifetime) end
+  redis.call('ZADD', key('jobs'), 0, id)
+  index(id, 'kind', job.kind)
+  index(id, 'model', job.model)
+  if job.parent_id then redis.call('ZADD', key('children', job.parent_id), 0, id) end
+  if id == first and #jobs > 1 then
+    -- A parent waits for its children and is never claimed.
+    write(id, 'available_at', now, 'started_at', now, 'pending', #jobs - 1)
+    move(id, 'running')
+    due(id, now + republish)
+  else
+    enqueue(id, now, now)
+  end
+end
+write(first, 'idempotency_key', idempotency_key, 'fingerprint', fingerprint)
+return {'accepted', first}

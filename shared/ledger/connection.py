@@ -1,0 +1,35 @@
+"""Connections to Redis that answer, or fail, in bounded time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from shared.errors import UnavailableError
+from shared.settings import RedisSettings
+
+
+def connect(settings: RedisSettings) -> "redis.Redis":
+    """Return a client with a pool; it connects at its first use and tries once more by itself."""
+    return redis.Redis.from_url(
+        settings.url.get_secret_value(),
+        decode_responses=True,
+        socket_timeout=settings.timeout_seconds,
+        socket_connect_timeout=settings.timeout_seconds,
+        socket_keepalive=True,
+        health_check_interval=10,
+        retry=Retry(NoBackoff(), 1),
+    )
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Turn Redis' failures into ours."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise UnavailableError("Redis does not answer", code="redis_unavailable") from error
+    except (redis.ReadOnlyError, redis.OutOfMemoryError) as error:
+        raise UnavailableError(f"Redis refuses writes: {error}", code="redis_unavailable") from error

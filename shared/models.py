@@ -1,0 +1,69 @@
+"""What a model is at each place it passes: a file in lakeFS, a version in MLflow."""
+
+from dataclasses import dataclass, field
+from typing import Self
+
+from shared.errors import InvalidInputError
+from shared.tasks import Engine, Task
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file of a lakeFS commit or branch."""
+
+    #: Relative to the directory that was listed.
+    path: str
+    size_bytes: int
+    #: Hexadecimal; None where the file was stored by somebody who did not record it.
+    sha256: str | None
+    #: lakeFS' own checksum, an MD5 or a store's ETag.
+    checksum: str
+
+
+@dataclass(frozen=True)
+class LakeFSLocation:
+    """A model's directory in one lakeFS commit."""
+
+    repo: str
+    commit: str
+    #: Without slashes around it; empty for the commit's root.
+    path: str
+
+    @property
+    def uri(self) -> str:
+        """The location as MLflow keeps it: ``lakefs://repo/commit/path``."""
+        return f"lakefs://{self.repo}/{self.commit}/{self.path}".rstrip("/")
+
+    @classmethod
+    def parse(cls, uri: str) -> Self:
+        """Read what ``uri`` wrote."""
+        scheme, _, rest = uri.partition("://")
+        repo, _, tail = rest.partition("/")
+        commit, _, path = tail.partition("/")
+        if scheme != "lakefs" or not repo or not commit:
+            raise InvalidInputError(f"{uri!r} is not a lakefs://repo/commit/path address")
+        return cls(repo, commit, path.strip("/"))
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a registered model."""
+
+    name: str
+    version: str
+    #: ``production``, ``staging``, ``archived`` or ``none``.
+    stage: str
+    task: Task
+    engine: Engine
+    #: Where the files are; None for engines that keep their own, such as Ollama.
+    location: LakeFSLocation | None
+    description: str = ""
+    created_at_ms: int = 0
+    updated_at_ms: int = 0
+    aliases: tuple[str, ...] = ()
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def has_priority(self) -> bool:
+        """Whether its jobs go first, and it is preloaded and evicted last."""
+        return self.tags.get("inference_priority") == "1"

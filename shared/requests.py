@@ -1,0 +1,164 @@
+"""The requests that become jobs: validated by the front, kept in the ledger, read by the workers."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from shared.tasks import OPTIONS, Engine, Task
+
+
+def _plain(name: str) -> str:
+    """Refuse what could leave a directory or hide in one."""
+    for part in ("..", "--", "//"):
+        if part in name:
+            raise ValueError(f"must not contain {part!r}")
+    return name
+
+
+def _inside(path: str) -> str:
+    """Refuse a path with empty, ``.`` or ``..`` segments."""
+    if any(part in {"", ".", ".."} for part in path.split("/")):
+        raise ValueError("must be a relative path without '.' and '..'")
+    return path
+
+
+_WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]"
+#: ``org/name`` or ``name``, each part as the Hugging Face Hub allows it.
+HubName = Annotated[
+    str,
+    StringConstraints(pattern=rf"^{_WORD}{{0,95}}(/{_WORD}{{0,95}})?$"),
+    AfterValidator(_plain),
+]
+#: A branch, a tag or a commit of the hub.
+Revision = Annotated[
+    str,
+    StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$"),
+    AfterValidator(_inside),
+]
+#: A directory's name in the staging area: one path segment that is not hidden.
+LocalName = Annotated[str, StringConstraints(pattern=rf"^{_WORD}{{0,199}}$"), AfterValidator(_plain)]
+#: lakeFS' own rule for repositories.
+RepoName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
+BranchName = Annotated[
+    str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")
+]
+CommitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+#: A directory inside a lakeFS commit.
+StorePath = Annotated[
+    str,
+    StringConstraints(max_length=500, pattern=r"^[A-Za-z0-9_.][A-Za-z0-9._ /-]*$"),
+    AfterValidator(_inside),
+]
+RegisteredName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]{0,199}$")]
+Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
+Stage = Literal["production", "staging", "archived", "none"]
+Priority = Annotated[int, Field(ge=0, le=9)]
+
+
+class JobRequest(BaseModel):
+    """Base of all requests: an unknown field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class DownloadRequest(JobRequest):
+    """Fetch a model from where it is published into the staging area."""
+
+    model_source: Literal["huggingface", "ollama"] = "huggingface"
+    model_name: HubName
+    revision: Revision | None = None
+    allow_patterns: tuple[str, ...] | None = None
+    ignore_patterns: tuple[str, ...] | None = None
+
+    @property
+    def local_model_name(self) -> str:
+        """The model's name in the staging area."""
+        return self.model_name.replace("/", "_")
+
+
+class BatchDownloadRequest(JobRequest):
+    """Several downloads under one parent."""
+
+    downloads: Annotated[tuple[DownloadRequest, ...], Field(min_length=1, max_length=5000)]
+
+
+class UploadRequest(JobRequest):
+    """Commit a model of the staging area to lakeFS."""
+
+    repo_name: RepoName
+    local_model_name: LocalName
+    branch: BranchName = "main"
+    commit_message: Annotated[str, Field(max_length=2000)] | None = None
+
+
+class RegisterRequest(JobRequest):
+    """Make a lakeFS commit a version in MLflow's registry."""
+
+    registered_name: RegisteredName
+    task: Task
+    engine: Engine = Engine.TRANSFORMERS
+    lakefs_repo: RepoName
+    commit_id: CommitId
+    #: The model's directory in the commit; found by its config.json if absent.
+    path: StorePath | None = None
+    #: Billions of parameters; counted from the weights' headers if absent.
+    model_params: Annotated[float, Field(gt=0)] | None = None
+    version_description: Annotated[str, Field(max_length=5000)] | None = None
+    stage: Stage | None = None
+    set_priority_to_one: bool = False
+    archive_existing_versions: bool = False
+
+
+class RegisterOllamaRequest(JobRequest):
+    """Make a model of the Ollama server a version in MLflow's registry."""
+
+    local_model_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]+(:[\w.-]+)?$")]
+    task: Literal["text-generation-ollama"] = "text-generation-ollama"
+    model_params: Annotated[float, Field(gt=0)] | None = None
+    registered_name: RegisteredName | None = None
+    version_description: Annotated[str, Field(max_length=5000)] | None = None
+    stage: Stage | None = None
+    set_priority_to_one: bool = False
+
+
+class InferRequest(JobRequest):
+    """Ask a registered model."""
+
+    task: Task
+    engine: Engine = Engine.TRANSFORMERS
+    model_name: RegisteredName
+    data: dict[str, Any]
+    options: dict[str, Any] = Field(default_factory=dict)
+    version: Version | None = None
+    stage: Literal["production", "staging"] | None = None
+    priority: Priority | None = None
+    timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = None
+    stream: bool = False
+
+    @model_validator(mode="after")
+    def _known_options(self) -> Self:
+        """Refuse an option that the task does not have, by its name."""
+        try:
+            OPTIONS[self.task].model_validate(self.options)
+        except ValidationError as error:
+            raise ValidationError.from_exception_data(
+                "options",
+                [
+                    InitErrorDetails(
+                        type=PydanticCustomError(line["type"], "{msg}", {"msg": line["msg"]}),
+                        loc=("options", *line["loc"]),
+                        input=line["input"],
+                    )
+                    for line in error.errors()
+                ],
+            ) from error
+        return self

@@ -1,0 +1,240 @@
+"""Every setting of the platform, in small groups.
+
+Sources, the later wins: the defaults below, ``config/base.yaml`` (a section per group, another file
+through ``LIFECYCLE_CONFIG``), ``.env``, the environment. A variable's name is its group's prefix and
+the field's name: ``REDIS_URL``, ``LAKEFS_ENDPOINT``, ``LEDGER_LEASE_SECONDS``.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import BaseModel, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    YamlConfigSettingsSource,
+)
+
+MIB = 1024 * 1024
+GIB = 1024 * MIB
+
+
+class Group(BaseSettings):
+    """A group of settings: a section of the YAML file and a prefix in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
+    )
+    section: ClassVar[str]
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Put the YAML file behind the environment."""
+        path = Path(os.environ.get("LIFECYCLE_CONFIG", "config/base.yaml"))
+        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=path)
+        section = yaml.yaml_data.get(cls.section) or {}
+        yaml.init_kwargs = section
+        return init_settings, env_settings, dotenv_settings, yaml
+
+
+class RedisSettings(Group):
+    """Where the ledger lives, and Celery's messages."""
+
+    section = "redis"
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
+
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="The ledger's database."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Celery's database; the ledger's if not set."
+    )
+    timeout_seconds: float = Field(
+        2.0, gt=0, description="For a connection and for each answer of Redis."
+    )
+
+
+class LedgerSettings(Group):
+    """How long things may take before the ledger acts."""
+
+    section = "ledger"
+    model_config = SettingsConfigDict(env_prefix="LEDGER_")
+
+    prefix: str = Field("lifecycle", description="Before every key in Redis.")
+    lease_seconds: float = Field(
+        15.0, gt=0, description="A running job is lost when its worker was silent for this long."
+    )
+    heartbeat_seconds: float = Field(
+        1.0, gt=0, description="How often a worker renews its leases and sees cancellations."
+    )
+    reconcile_seconds: float = Field(1.0, gt=0, description="How often a worker reconciles.")
+    republish_seconds: float = Field(
+        5.0, gt=0, description="A queued job is looked at this often, and published if it was lost."
+    )
+    max_attempts: int = Field(3, ge=1, description="Runs of a job whose errors may pass.")
+    max_crashes: int = Field(
+        3, ge=1, description="A job is failed as `crashed` when it lost this many workers."
+    )
+    backoff_seconds: float = Field(
+        2.0, gt=0, description="Wait before the second run; doubles with each further one."
+    )
+    backoff_max_seconds: float = Field(300.0, gt=0, description="The longest such wait.")
+    retention_seconds: float = Field(
+        7 * 86400.0, gt=0, description="Ended jobs are forgotten after this time."
+    )
+    events_max: int = Field(
+        10_000, ge=100, description="Events kept for each job, about; the oldest go first."
+    )
+
+
+class ApiSettings(Group):
+    """The front."""
+
+    section = "api"
+    model_config = SettingsConfigDict(env_prefix="API_")
+
+    host: str = Field("127.0.0.1", description="Address that the front listens on.")
+    port: int = Field(8009, ge=0, le=65535, description="Port that the front listens on.")
+    max_wait_seconds: float = Field(120.0, gt=0, description="The longest `?wait=`.")
+    max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body.")
+
+
+class HubSettings(Group):
+    """The Hugging Face Hub, under the names that its own client uses."""
+
+    section = "hub"
+    model_config = SettingsConfigDict(env_prefix="HF_")
+
+    endpoint: str = Field("https://huggingface.co", description="The hub's address.")
+    token: SecretStr | None = Field(None, description="For private and gated models.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="A connection that gives nothing for this long is dropped."
+    )
+    concurrent_files: int = Field(4, ge=1, description="Files of one download fetched at once.")
+    allow_pickle: bool = Field(
+        False, description="Accept pickle weights of models that have no safetensors."
+    )
+
+
+class LakeFSSettings(Group):
+    """The versioned store."""
+
+    section = "lakefs"
+    model_config = SettingsConfigDict(env_prefix="LAKEFS_")
+
+    endpoint: str = Field("http://127.0.0.1:8000", description="lakeFS' address, without a path.")
+    access_key_id: str = Field("", description="Who the platform is at lakeFS.")
+    secret_access_key: SecretStr = Field(SecretStr(""), description="And its secret.")
+    storage_namespace: str = Field(
+        "",
+        description="Storage namespaces of new repositories start with this; "
+        "the store's own default if empty.",
+    )
+    timeout_seconds: float = Field(
+        60.0, gt=0, description="A connection that gives nothing for this long is dropped."
+    )
+    concurrent_files: int = Field(4, ge=1, description="Files of one transfer moved at once.")
+
+
+class MLflowSettings(Group):
+    """The model registry."""
+
+    section = "mlflow"
+    model_config = SettingsConfigDict(env_prefix="MLFLOW_")
+
+    tracking_uri: str = Field("http://127.0.0.1:5000", description="MLflow's address.")
+    timeout_seconds: int = Field(10, ge=1, description="For each answer of MLflow.")
+    resolution_cache_seconds: float = Field(
+        5.0, ge=0, description="How long a name's resolution to a version may be remembered."
+    )
+
+
+class OllamaSettings(Group):
+    """The Ollama server, under the name that its own client uses."""
+
+    section = "ollama"
+    model_config = SettingsConfigDict(env_prefix="OLLAMA_")
+
+    host: str = Field("http://127.0.0.1:11434", description="Ollama's address.")
+
+
+class StorageSettings(Group):
+    """Directories of this host."""
+
+    section = "storage"
+    model_config = SettingsConfigDict(env_prefix="STORAGE_")
+
+    host_id: str = Field(
+        default_factory=socket.gethostname,
+        description="Names the host that the staging area belongs to.",
+    )
+    staging_dir: Path = Field(
+        Path("tmp/models"), description="Models downloaded and not yet uploaded."
+    )
+    snapshots_dir: Path = Field(
+        Path("data/models"), description="Models fetched from lakeFS for inference."
+    )
+    snapshots_max_bytes: int = Field(
+        0, ge=0, description="Disk budget of the snapshots; 0: nine tenths of the disk."
+    )
+    reserve_bytes: int = Field(
+        GIB, ge=0, description="Room that a download or a snapshot leaves free on the disk."
+    )
+
+
+class WorkerSettings(Group):
+    """What both kinds of worker share."""
+
+    section = "worker"
+    model_config = SettingsConfigDict(env_prefix="WORKER_")
+
+    cpu_concurrency: int = Field(4, ge=1, description="Lifecycle jobs in flight in a CPU worker.")
+    gpu_concurrency: int = Field(2, ge=1, description="Inferences in flight in a GPU worker.")
+    drain_seconds: float = Field(
+        20.0, ge=0, description="After SIGTERM, running jobs may go on for this long."
+    )
+
+
+class InferenceSettings(Group):
+    """Models in memory."""
+
+    section = "inference"
+    model_config = SettingsConfigDict(env_prefix="INFERENCE_")
+
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    dtype: str = Field("auto", description="`auto`, `bf16`, `fp16` or `fp32`.")
+    cache_max_bytes: int = Field(
+        0, ge=0, description="Memory for warm models; 0: four fifths of what is free at the start."
+    )
+    cache_max_models: int = Field(8, ge=1, description="The most warm models.")
+    max_new_tokens: int = Field(
+        512, ge=1, description="Tokens generated at most where the request does not say."
+    )
+    max_seconds: float = Field(
+        600.0, gt=0, description="Deadline of an inference whose request does not say."
+    )
+
+
+class Settings(BaseModel):
+    """All groups."""
+
+    redis: RedisSettings = Field(default_factory=RedisSettings)
+    ledger: LedgerSettings = Field(default_factory=LedgerSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    hub: HubSettings = Field(default_factory=HubSettings)
+    lakefs: LakeFSSettings = Field(default_factory=LakeFSSettings)
+    mlflow: MLflowSettings = Field(default_factory=MLflowSettings)
+    ollama: OllamaSettings = Field(default_factory=OllamaSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    inference: InferenceSettings = Field(default_factory=InferenceSettings)

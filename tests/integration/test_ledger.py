@@ -1,0 +1,235 @@
+"""The ledger keeps its promises on a real Redis."""
+
+import pytest
+import redis
+
+from shared.errors import ConflictError, ErrorInfo, IdempotencyConflictError, NotFoundError
+from shared.jobs import Job, JobKind, JobState, Progress
+from shared.ledger import Ledger, NewJob
+from shared.settings import LedgerSettings
+from tests.processes import wait_until
+
+
+def new_job(**changes: object) -> NewJob:
+    fields = {
+        "kind": JobKind.DOWNLOAD,
+        "request": {"model_name": "org/model"},
+        "queue": "downloads",
+        "model": "org/model",
+        "max_attempts": 3,
+    }
+    return NewJob(**(fields | changes))  # type: ignore[arg-type]
+
+
+def accept(ledger: Ledger, **changes: object) -> Job:
+    return ledger.accept(new_job(**changes))[0]
+
+
+def claim(ledger: Ledger, job: Job, owner: str = "cpu@a") -> Job:
+    claimed = ledger.claim(job.id, owner)
+    assert claimed is not None
+    return claimed
+
+
+def test_accepted_job_is_queued_and_listed(ledger: Ledger) -> None:
+    job = accept(ledger)
+    assert job.state is JobState.QUEUED
+    assert ledger.get(job.id) == job
+    assert ledger.page() == ([job], None)
+    assert ledger.queued("downloads") == 1
+
+
+def test_unknown_job_is_not_found(ledger: Ledger) -> None:
+    with pytest.raises(NotFoundError, match="no-such"):
+        ledger.get("no-such")
+
+
+def test_same_idempotency_key_gives_the_same_job(ledger: Ledger) -> None:
+    first, is_new = ledger.accept(new_job(), idempotency_key="k")
+    again, is_new_again = ledger.accept(new_job(), idempotency_key="k")
+    assert (is_new, is_new_again) == (True, False)
+    assert again == first
+    with pytest.raises(IdempotencyConflictError):
+        ledger.accept(new_job(request={"model_name": "other"}), idempotency_key="k")
+
+
+def test_a_job_is_claimed_once(ledger: Ledger) -> None:
+    job = accept(ledger)
+    claimed = claim(ledger, job)
+    assert claimed.state is JobState.RUNNING
+    assert (claimed.attempts, claimed.fence, claimed.owner) == (1, 1, "cpu@a")
+    assert ledger.claim(job.id, "cpu@b") is None
+    assert ledger.queued("downloads") == 0
+
+
+def test_finish_ends_the_job_with_its_result(ledger: Ledger) -> None:
+    job = claim(ledger, accept(ledger))
+    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2})
+    ended = ledger.get(job.id)
+    assert (ended.state, ended.result) == (JobState.SUCCEEDED, {"files": 2})
+    assert ended.finished_at is not None
+    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2}), "repeated after a lost reply"
+    assert not ledger.finish(job, JobState.FAILED), "an end is final"
+
+
+def test_stale_fence_can_write_nothing(ledger: Ledger) -> None:
+    stale = claim(ledger, accept(ledger))
+    assert ledger.requeue(stale)
+    current = claim(ledger, stale, "cpu@b")
+    assert ledger.renew(stale) == "lost"
+    assert not ledger.report_progress(stale, Progress(completed=1))
+    assert not ledger.report_token(stale, "x")
+    assert not ledger.finish(stale, JobState.FAILED)
+    assert not ledger.requeue(stale)
+    assert ledger.get(stale.id) == current
+
+
+def test_requeued_job_waits_for_its_backoff(ledger: Ledger) -> None:
+    job = claim(ledger, accept(ledger))
+    error = ErrorInfo(code="unavailable", detail="hub down", retryable=True)
+    assert ledger.requeue(job, delay_seconds=0.3, error=error)
+    assert ledger.claim(job.id, "cpu@b") is None
+    assert ledger.get(job.id).error == error
+    wait_until(lambda: job.id in ledger.reconcile().unhinted, what="job is available again")
+    assert claim(ledger, job).attempts == 2
+
+
+def test_drained_job_keeps_its_attempt(ledger: Ledger) -> None:
+    job = claim(ledger, accept(ledger))
+    assert ledger.requeue(job, counts=False)
+    assert claim(ledger, job).attempts == 1
+
+
+def test_lost_lease_queues_the_job_and_then_fails_it_as_crashed(ledger: Ledger) -> None:
+    job = accept(ledger)
+    for crash in (1, 2):
+        wait_until(lambda: ledger.claim(job.id, "cpu@a"), what="claim")
+        wait_until(lambda: ledger.reconcile().lost_leases, what="lease is lost")
+        assert ledger.get(job.id).state is JobState.QUEUED
+        assert ledger.get(job.id).crashes == crash
+    wait_until(lambda: ledger.claim(job.id, "cpu@a"), what="claim")
+    wait_until(lambda: ledger.reconcile().crashed, what="job is given up")
+    ended = ledger.get(job.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code == "crashed"
+
+
+def test_heartbeat_keeps_the_lease(ledger: Ledger) -> None:
+    job = claim(ledger, accept(ledger))
+    before = ledger.get(job.id).lease_until
+    assert before is not None
+
+    def later() -> bool:
+        assert ledger.renew(job) == "ok"
+        assert ledger.reconcile().lost_leases == 0
+        lease_until = ledger.get(job.id).lease_until
+        assert lease_until is not None
+        return (lease_until - before).total_seconds() > 1.5
+
+    wait_until(later, what="lease outlives its first length")
+
+
+def test_queued_job_is_offered_again_and_again(ledger: Ledger) -> None:
+    job = accept(ledger)
+    for _ in range(3):
+        wait_until(lambda: job.id in ledger.reconcile().unhinted, what="job is offered")
+
+
+def test_deadline_ends_a_queued_job(ledger: Ledger) -> None:
+    job = accept(ledger, lifetime_seconds=0.1)
+    wait_until(lambda: ledger.reconcile().past_deadline, what="deadline")
+    error = ledger.get(job.id).error
+    assert error is not None
+    assert error.code == "deadline_exceeded"
+
+
+def test_cancel_queued_running_and_ended(ledger: Ledger) -> None:
+    queued, running = accept(ledger), claim(ledger, accept(ledger))
+    assert ledger.cancel(queued.id).state is JobState.CANCELLED
+    assert ledger.cancel(running.id).state is JobState.RUNNING
+    assert ledger.renew(running) == "cancel"
+    assert ledger.requeue(running), "an interrupted job that was to be cancelled ends"
+    assert ledger.get(running.id).state is JobState.CANCELLED
+    with pytest.raises(ConflictError):
+        ledger.cancel(queued.id)
+
+
+def test_failed_job_is_revived_with_fresh_attempts(ledger: Ledger) -> None:
+    job = claim(ledger, accept(ledger))
+    with pytest.raises(ConflictError):
+        ledger.revive(job.id)
+    ledger.finish(job, JobState.FAILED, error=ErrorInfo(code="x", detail="x"))
+    revived = ledger.revive(job.id)
+    assert (revived.state, revived.attempts, revived.error) == (JobState.QUEUED, 0, None)
+    assert claim(ledger, job).fence == 2
+
+
+def batch(ledger: Ledger, count: int) -> Job:
+    children = [new_job(model=f"m{number}") for number in range(count)]
+    parent = new_job(kind=JobKind.BATCH_DOWNLOAD, queue="", model="")
+    return ledger.accept(parent, children)[0]
+
+
+def test_parent_succeeds_with_its_last_child(ledger: Ledger) -> None:
+    parent = batch(ledger, 3)
+    assert parent.state is JobState.RUNNING
+    assert ledger.claim(parent.id, "cpu@a") is None
+    for number, child in enumerate(parent.children):
+        assert ledger.get(parent.id).state is JobState.RUNNING
+        job = claim(ledger, ledger.get(child))
+        ledger.finish(job, JobState.SUCCEEDED, result={"n": number})
+    ended = ledger.get(parent.id)
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.progress == Progress(completed=3, total=3, unit="jobs")
+    assert ended.result is not None
+    assert [item["result"]["n"] for item in ended.result["succeeded"]] == [0, 1, 2]
+
+
+def test_parent_says_which_child_failed(ledger: Ledger) -> None:
+    parent = batch(ledger, 2)
+    good, bad = (claim(ledger, ledger.get(child)) for child in parent.children)
+    ledger.finish(bad, JobState.FAILED, error=ErrorInfo(code="not_found", detail="no m1"))
+    ledger.finish(good, JobState.SUCCEEDED, result={})
+    ended = ledger.get(parent.id)
+    assert ended.state is JobState.FAILED
+    assert ended.error is not None
+    assert ended.error.code == "batch_incomplete"
+    assert [(line.field, line.detail) for line in ended.error.errors] == [("m1", "no m1")]
+    assert ended.result is not None
+    assert len(ended.result["succeeded"]) == 1
+
+    ledger.revive(parent.id)
+    assert ledger.get(parent.id).state is JobState.RUNNING
+    ledger.finish(claim(ledger, bad), JobState.SUCCEEDED, result={})
+    assert ledger.get(parent.id).state is JobState.SUCCEEDED
+
+
+def test_cancelled_parent_cancels_its_children(ledger: Ledger) -> None:
+    parent = batch(ledger, 3)
+    running = claim(ledger, ledger.get(parent.children[0]))
+    assert ledger.cancel(parent.id).state is JobState.RUNNING
+    assert ledger.renew(running) == "cancel"
+    ledger.finish(running, JobState.CANCELLED)
+    assert ledger.get(parent.id).state is JobState.CANCELLED
+
+
+def test_listing_filters_and_pages(ledger: Ledger) -> None:
+    jobs = [accept(ledger, model=f"m{number % 2}") for number in range(10)]
+    claim(ledger, jobs[0])
+    newest, cursor = ledger.page(limit=4)
+    assert newest == jobs[:-5:-1]
+    assert ledger.page(limit=4, cursor=cursor)[0] == jobs[5:1:-1]
+    assert ledger.page(model="m0", state=JobState.QUEUED)[0] == jobs[8:0:-2]
+    assert [job.id for job in ledger.page(state=JobState.RUNNING)[0]] == [jobs[0].id]
+    assert ledger.page(kind=JobKind.INFER) == ([], None)
+
+
+def test_ended_jobs_are_forgotten(
+    redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    ledger = Ledger(redis_client, ledger_settings.model_copy(update={"retention_seconds": 0.1}))
+    job = ledger.accept(new_job(), idempotency_key="k")[0]
+    ledger.finish(claim(ledger, job), JobState.SUCCEEDED, result={})
+    wait_until(lambda: ledger.reconcile().expired, what="job is forgotten")
+    assert list(redis_client.scan_iter(f"{ledger_settings.prefix}:*")) == []

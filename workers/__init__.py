@@ -1,0 +1,1 @@
+"""The workers: Celery consumers that run the jobs which the front accepted."""

@@ -1,0 +1,59 @@
+"""What a running job sees of the platform: its request, its token, and where to report."""
+
+import threading
+import time
+from collections.abc import Callable
+
+from shared.cancellation import CancelToken
+from shared.jobs import Job, Progress
+
+#: Progress is written at most this often.
+REPORT_SECONDS = 0.25
+
+
+class JobContext:
+    """Handed to the work; safe to use from several threads of one job."""
+
+    def __init__(
+        self,
+        job: Job,
+        token: CancelToken,
+        write_progress: Callable[[Progress], None],
+        write_token: Callable[[str], None],
+    ) -> None:
+        self.job = job
+        self.token = token
+        self._write_progress = write_progress
+        self._write_token = write_token
+        self._lock = threading.Lock()
+        self._reported_at = 0.0
+        self._latest: Progress | None = None
+        self._pending = False
+
+    def check(self) -> None:
+        """Raise if the work must stop."""
+        self.token.check()
+
+    def report(self, completed: int, total: int | None, unit: str, message: str = "") -> None:
+        """Say how far the work is; what comes too often is held back until ``flush``."""
+        progress = Progress(completed=completed, total=total, unit=unit, message=message)
+        with self._lock:
+            self._latest = progress
+            now = time.monotonic()
+            self._pending = now - self._reported_at < REPORT_SECONDS
+            if self._pending:
+                return
+            self._reported_at = now
+        self._write_progress(progress)
+
+    def flush(self) -> None:
+        """Write the progress that was held back, so that it ends exact."""
+        with self._lock:
+            progress, pending = self._latest, self._pending
+            self._pending = False
+        if pending and progress is not None:
+            self._write_progress(progress)
+
+    def emit(self, text: str) -> None:
+        """Stream a piece of generated text to the job's events."""
+        self._write_token(text)
