@@ -5,6 +5,7 @@ LifecycleError
 │   ├── InvalidInputError          a field is wrong
 │   │   ├── UnsupportedTaskError   the model cannot do the task
 │   │   └── UnsafeModelError       pickle weights or remote code
+│   ├── DeniedError                a store or a hub refuses the platform's credentials
 │   ├── NotFoundError              what was named does not exist
 │   ├── ConflictError              the request does not fit the present state
 │   │   ├── IdempotencyConflictError
@@ -16,6 +17,7 @@ LifecycleError
 ├── TransientError                 may pass; the runner tries again with backoff
 │   ├── UnavailableError           a store or a service does not answer
 │   └── OutOfMemoryError           no memory for the model or the request now
+├── BatchIncompleteError           some children of a batch failed
 ├── InternalError                  a defect of ours
 └── Interruption                   the work was told to stop
     ├── CancelledError             by the client
@@ -50,6 +52,8 @@ class ErrorInfo(BaseModel):
     detail: str
     retryable: bool = False
     errors: tuple[FieldError, ...] = ()
+    #: The code of the error's class, where ``code`` says it more exactly.
+    category: str = ""
 
 
 class LifecycleError(Exception):
@@ -69,7 +73,11 @@ class LifecycleError(Exception):
         """Return this error as data."""
         errors = (FieldError(field=self.field, detail=self.detail),) if self.field else ()
         return ErrorInfo(
-            code=self.specific_code, detail=self.detail, retryable=self.retryable, errors=errors
+            code=self.specific_code,
+            detail=self.detail,
+            retryable=self.retryable,
+            errors=errors,
+            category=self.code,
         )
 
     @classmethod
@@ -78,6 +86,12 @@ class LifecycleError(Exception):
         yield cls
         for child in cls.__subclasses__():
             yield from child.family()
+
+
+class BatchIncompleteError(LifecycleError):
+    """Some children of a batch failed; the ledger makes this one, and names them."""
+
+    code = "batch_incomplete"
 
 
 class RequestError(LifecycleError):
@@ -102,6 +116,12 @@ class UnsafeModelError(InvalidInputError):
     """The model's files could run code when loaded."""
 
     code = "unsafe_model"
+
+
+class DeniedError(RequestError):
+    """A store or a hub does not let the platform do this, with the credentials it has."""
+
+    code = "denied"
 
 
 class NotFoundError(RequestError):

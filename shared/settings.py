@@ -105,7 +105,6 @@ class ApiSettings(Group):
 
     host: str = Field("127.0.0.1", description="Address that the front listens on.")
     port: int = Field(8009, ge=0, le=65535, description="Port that the front listens on.")
-    max_wait_seconds: float = Field(120.0, gt=0, description="The longest `?wait=`.")
     max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body.")
 
 

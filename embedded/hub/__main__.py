@@ -32,15 +32,15 @@ def main(arguments: list[str] | None = None) -> int:
     except (HubError, PublishError, OSError) as error:
         print(f"hub: {error}", file=sys.stderr)
         return 1
-    url = f"http://{options.host}:{listener.getsockname()[1]}"
+    port = listener.getsockname()[1]
     settings = HubSettings(
         root=root,
         token=os.environ.get(options.token_env) or None,
         faults_enabled=options.faults,
-        cdn_url=options.cdn_url,
+        cdn_url=f"http://{options.cdn_host}:{port}" if options.cdn_host else None,
         tree_page_size=options.tree_page_size,
     )
-    print(f"hub: serving {root} at {url}", flush=True)
+    print(f"hub: serving {root} at http://{options.host}:{port}", flush=True)
     logging.getLogger("uvicorn.error").addFilter(_is_not_a_cut)
     config = uvicorn.Config(
         create_app(settings),
@@ -70,7 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--faults", action="store_true", help="let tests PUT /_faults")
     parser.add_argument(
-        "--cdn-url", metavar="URL", help="another address of this server to send large files from"
+        "--cdn-host",
+        metavar="HOST",
+        help="another name of this machine to send large files from, as a real CDN would",
     )
     parser.add_argument("--tree-page-size", type=int, default=TREE_PAGE_SIZE)
     return parser

@@ -2,7 +2,7 @@
 
 HubError
 ├── InvalidNameError        400
-├── UnauthorizedError       401  anonymous, and the model is private or missing
+├── UnauthorizedError       401  X-Error-Code: RepoNotFound; anonymous, private or missing
 ├── InvalidTokenError       401  the token is not the server's
 ├── GatedRepoError          401  X-Error-Code: GatedRepo
 ├── LinkRefusedError        403  a CDN link that is forged or too old
@@ -39,12 +39,18 @@ class InvalidNameError(HubError):
 
 
 class UnauthorizedError(HubError):
-    """The hub does not tell the anonymous a private model from a missing one."""
+    """The hub does not tell the anonymous a private model from a missing one.
+
+    The real one sends no X-Error-Code here: its client goes by the address, but only by an https
+    one (`REPO_API_REGEX` in huggingface_hub 2.4). Over plain http the code must say it.
+    """
 
     status = 401
+    code = "RepoNotFound"
 
     def __init__(self) -> None:
-        super().__init__("Invalid username or password.")
+        challenge = 'Bearer realm="Authentication required", charset="UTF-8"'
+        super().__init__("Invalid username or password.", {"WWW-Authenticate": challenge})
 
 
 class InvalidTokenError(HubError):

@@ -48,6 +48,13 @@ def get(tx: Transaction, repository_id: str, name: str) -> Ref:
     return branch
 
 
+def require(tx: Transaction, repository_id: str, name: str) -> None:
+    """Refuse to write to a branch that does not exist, in the words of lakeFS's object calls."""
+    names.check_branch(name)
+    if find(tx, repository_id, name) is None:
+        raise NotFoundError(f"branch '{name}' not found")
+
+
 def every(tx: Transaction, repository_id: str, *, show_hidden: bool) -> list[Ref]:
     """Return the branches by name."""
     query = (

@@ -64,7 +64,7 @@ CREATE TABLE IF NOT EXISTS staged (
     FOREIGN KEY (repository, branch) REFERENCES branches ON DELETE CASCADE
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS received (
-    address TEXT PRIMARY KEY,         -- where a presigned upload went, until it is linked
+    upload_id TEXT PRIMARY KEY,       -- a presigned upload, which may be linked for a day
     digest TEXT NOT NULL,
     size_bytes INTEGER NOT NULL,
     received INTEGER NOT NULL         -- unix seconds

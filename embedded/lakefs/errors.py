@@ -107,29 +107,30 @@ class UnsupportedError(LakeFSError):
 
 def install(app: FastAPI) -> None:
     """Teach `app` to answer failures as lakeFS does."""
+    app.exception_handler(LakeFSError)(_refuse)
+    app.exception_handler(RequestValidationError)(_reject)
+    app.exception_handler(HTTPException)(_unknown)
+    app.exception_handler(ClientDisconnect)(_hung_up)
+    app.exception_handler(Exception)(_broken)
 
-    def refuse(request: Request, error: Exception) -> Response:
-        assert isinstance(error, LakeFSError)  # noqa: S101 - registered for this class
-        return JSONResponse(error.body(), error.status, error.headers)
 
-    def reject(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class
-        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return JSONResponse({"message": "; ".join(problems)}, 400)
+def _refuse(_request: Request, error: LakeFSError) -> Response:
+    return JSONResponse(error.body(), error.status, error.headers)
 
-    def unknown(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class
-        message = "invalid API endpoint" if error.status_code == 404 else error.detail
-        return JSONResponse({"message": message}, error.status_code)
 
-    def hung_up(request: Request, error: Exception) -> Response:
-        return Response(status_code=499)
+def _reject(_request: Request, error: RequestValidationError) -> Response:
+    problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    return JSONResponse({"message": "; ".join(problems)}, 400)
 
-    def broken(request: Request, error: Exception) -> Response:
-        return JSONResponse({"message": "internal server error"}, 500)
 
-    app.add_exception_handler(LakeFSError, refuse)
-    app.add_exception_handler(RequestValidationError, reject)
-    app.add_exception_handler(HTTPException, unknown)
-    app.add_exception_handler(ClientDisconnect, hung_up)
-    app.add_exception_handler(Exception, broken)
+def _unknown(_request: Request, error: HTTPException) -> Response:
+    message = "invalid API endpoint" if error.status_code == 404 else error.detail
+    return JSONResponse({"message": message}, error.status_code)
+
+
+def _hung_up(_request: Request, _error: ClientDisconnect) -> Response:
+    return Response(status_code=499)
+
+
+def _broken(_request: Request, _error: Exception) -> Response:
+    return JSONResponse({"message": "internal server error"}, 500)

@@ -13,7 +13,7 @@ class Entry:
 
     #: sha256 of the bytes; names the blob.
     digest: str
-    #: What clients see as checksum and ETag: the md5, or for multipart uploads md5-of-md5s and "-N".
+    #: What clients see, also as ETag: the md5; of an upload in N parts the md5 of md5s and "-N".
     checksum: str
     size_bytes: int
     #: Unix seconds.
@@ -60,9 +60,22 @@ class Repository:
     read_only: bool
     metadata: Mapping[str, str]
 
-    def address(self, entry: Entry) -> str:
-        """Return where lakeFS says that the bytes of `entry` are."""
-        return f"{self.storage_namespace.rstrip('/')}/data/{entry.digest}"
+    def physical(self, address: str) -> str:
+        """Return an address within the storage namespace in full."""
+        return f"{self.storage_namespace.rstrip('/')}/{address}"
+
+    def relative(self, physical: str) -> str:
+        """Return the part of a full address that is within the storage namespace."""
+        return physical.removeprefix(self.physical(""))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is staged."""
+
+    repository: str
+    branch: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True)

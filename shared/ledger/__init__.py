@@ -3,6 +3,7 @@
 from shared.ledger.connection import connect
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
+from shared.ledger.placement import Placement
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
 
@@ -11,6 +12,7 @@ __all__ = [
     "EventReader",
     "Ledger",
     "NewJob",
+    "Placement",
     "Presence",
     "Reconciliation",
     "WorkerInfo",

@@ -127,6 +127,17 @@ class Ledger:
             )
         return self.get(job_id)
 
+    def ended(self, job_id: str) -> bool:
+        """Return whether a job has ended, or is forgotten."""
+        with redis_errors():
+            state = self._redis.hget(self._key("job", job_id), "state")
+        return state is None or JobState(state).terminal
+
+    def ping(self) -> None:
+        """Raise ``UnavailableError`` if Redis does not answer."""
+        with redis_errors():
+            self._redis.ping()
+
     # ── the worker ───────────────────────────────────────────────────────────
 
     def claim(self, job_id: str, owner: str) -> Job | None:
@@ -136,7 +147,11 @@ class Ledger:
         return self.get(job_id)
 
     def renew(self, job: Job) -> str:
-        """Renew the lease: ``ok``, ``cancel`` when the client asked for it, ``lost`` when it is gone."""
+        """Renew the lease and return what Redis knows of the job.
+
+        ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``: the
+        job is another worker's, or has ended.
+        """
         return str(self._run("renew", job.id, job.fence))
 
     def report_progress(self, job: Job, progress: Progress) -> bool:

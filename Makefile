@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+.PHONY: help setup lock check format test test-unit test-gpu up demo docs bench
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Install everything into .venv, as locked (quick when nothing changed)
+
+$(READY): pyproject.toml requirements.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing into .venv; the first time takes a few minutes."
+	@# pip, not uv: uv does not see every build of torch that pip does.
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
+		--constraint requirements.lock --editable '.[dev]'
+	@touch $@
+
+lock: $(READY) ## Write the exact versions of what is installed now to requirements.lock
+	@$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+check: $(READY) ## Lint, types, layers, generated documents
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m shared.settings_page --check
+
+format: $(READY) ## Format, and mend what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: $(READY) ## Run every test that needs no GPU
+	$(BIN)/python -m pytest -m "not gpu"
+
+test-unit: $(READY) ## Run the tests that need no service
+	$(BIN)/python -m pytest tests/unit
+
+test-gpu: $(READY) ## Run the tests that need a GPU
+	$(BIN)/python -m pytest -m gpu
+
+up: $(READY) ## Start the whole stack on this machine; Ctrl-C stops it
+	$(BIN)/lifecycle up
+
+demo: $(READY) ## Watch a model go from a hub to an answer (MODEL=<hub id> for one of your own)
+	$(BIN)/lifecycle demo $(if $(MODEL),--model $(MODEL))
+
+docs: $(READY) ## Write the generated documents
+	$(BIN)/python -m shared.settings_page
+
+bench: $(READY) ## Measure throughput beside cp, and the front's latency
+	$(BIN)/python -m benchmarks

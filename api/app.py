@@ -1,0 +1,71 @@
+"""Composition root of the front."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from api import errors
+from api.components import probes_of
+from api.routes import health, inference, jobs, lifecycle, registry
+from api.services import Services
+from api.submission import Submission
+from shared.lakefs import LakeFSStore
+from shared.ledger import EventReader, Ledger, Placement, Presence, connect
+from shared.ollama import OllamaServer
+from shared.queue import Queue, celery_app
+from shared.registry import ModelRegistry
+from shared.settings import Settings
+from shared.staging import StagingArea
+
+DESCRIPTION = """
+One service takes a model from where it is published to where it answers requests:
+**download → lakeFS commit → MLflow version → stage → inference**.
+
+Every submit answers with a **job**. Poll it, follow its events, or let the call wait (`?wait=30`).
+"""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Build the front; nothing is connected to before the first request."""
+    services = build_services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await services.events.close()
+
+    app = FastAPI(
+        title="AI Model Lifecycle Platform",
+        version="0.1.0",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+    )
+    app.state.services = services
+    errors.install(app)
+    for module in (lifecycle, registry, inference, jobs, health):
+        app.include_router(module.router)
+    return app
+
+
+def build_services(settings: Settings) -> Services:
+    """Construct what the routes work with."""
+    client = connect(settings.redis)
+    ledger = Ledger(client, settings.ledger)
+    events = EventReader(settings.redis, settings.ledger)
+    celery = celery_app(settings, "front")
+    placement = Placement(client, settings.ledger)
+    return Services(
+        settings=settings,
+        ledger=ledger,
+        events=events,
+        presence=Presence(client, settings.ledger),
+        submission=Submission(ledger, Queue(celery), events),
+        placement=placement,
+        celery=celery,
+        registry=ModelRegistry(settings.mlflow),
+        store=LakeFSStore(settings.lakefs),
+        staging=StagingArea(settings.storage),
+        ollama=OllamaServer(settings.ollama),
+        probes=probes_of(settings, ledger),
+    )

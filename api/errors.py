@@ -1,0 +1,148 @@
+"""Every error as a problem document (RFC 9457): the one place that knows HTTP status codes."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from shared.errors import (
+    BatchIncompleteError,
+    ConflictError,
+    DeadlineExceededError,
+    DeniedError,
+    DigestMismatchError,
+    ErrorInfo,
+    FieldError,
+    InsufficientDiskError,
+    InvalidInputError,
+    LifecycleError,
+    ModelLoadError,
+    NotFoundError,
+    TransientError,
+)
+
+#: The status of a class and of all that derive from it and do not say otherwise.
+STATUS: dict[type[LifecycleError], int] = {
+    LifecycleError: 500,
+    InvalidInputError: 422,
+    ModelLoadError: 422,
+    DeniedError: 403,
+    NotFoundError: 404,
+    ConflictError: 409,
+    BatchIncompleteError: 424,
+    DigestMismatchError: 502,
+    TransientError: 503,
+    DeadlineExceededError: 504,
+    InsufficientDiskError: 507,
+}
+_CLASSES = {cls.code: cls for cls in LifecycleError.family()}
+RETRY_AFTER_SECONDS = 5
+
+
+class Problem(BaseModel):
+    """What every failed call answers."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+    #: Stable, for programs.
+    code: str
+    #: The fields of the request that are wrong.
+    errors: list[FieldError] = Field(default_factory=list)
+    #: The job that failed, where the call waited for one.
+    job_id: str | None = None
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document with its media type."""
+
+    media_type = "application/problem+json"
+
+
+def status_of(info: ErrorInfo) -> int:
+    """Return the status of an error, by its class."""
+    cls = _CLASSES.get(info.category or info.code, LifecycleError)
+    return next(STATUS[parent] for parent in cls.__mro__ if parent in STATUS)
+
+
+def problem(info: ErrorInfo, job_id: str | None = None) -> ProblemResponse:
+    """Return an error as the answer of a call; ``job_id`` names the job that ended with it."""
+    status = status_of(info)
+    return _respond(
+        Problem(
+            title=HTTPStatus(status).phrase,
+            status=status,
+            detail=info.detail,
+            code=info.code,
+            errors=list(info.errors),
+            job_id=job_id,
+        )
+    )
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of an app a problem document."""
+    app.add_exception_handler(LifecycleError, _on_lifecycle_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid_request)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+def _respond(document: Problem, headers: Mapping[str, str] | None = None) -> ProblemResponse:
+    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if document.status == 503 else {}
+    return ProblemResponse(
+        document.model_dump(exclude_none=True),
+        status_code=document.status,
+        headers={**retry, **(headers or {})},
+    )
+
+
+def _on_lifecycle_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LifecycleError)  # noqa: S101 - Starlette's type is wider
+    return problem(error.info())
+
+
+def _on_invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    errors = [
+        FieldError(field=_field(line["loc"]), detail=line["msg"]) for line in error.errors()
+    ]
+    detail = "; ".join(f"{line.field}: {line.detail}" for line in errors)
+    return _respond(
+        Problem(
+            title="Unprocessable Content",
+            status=422,
+            detail=detail,
+            code=InvalidInputError.code,
+            errors=errors,
+        )
+    )
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """Return a field's dotted path; where in the request it is, the reader knows."""
+    inside = location[1:] if location and location[0] in _PLACES else location
+    return ".".join(map(str, inside)) or "body"
+
+
+_PLACES = {"body", "query", "path", "header"}
+
+
+def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    phrase = HTTPStatus(error.status_code).phrase
+    code = phrase.lower().replace(" ", "_").replace("-", "_")
+    document = Problem(
+        title=phrase, status=error.status_code, detail=str(error.detail), code=code
+    )
+    return _respond(document, error.headers)
+
+
+def _on_defect(request: Request, error: Exception) -> Response:
+    # Starlette logs the traceback; the client learns nothing of our inside.
+    return problem(ErrorInfo(code="internal_error", detail="a defect of the platform; see its log"))

@@ -1,0 +1,167 @@
+"""Inference: ask a model, look at the GPU workers, empty their caches."""
+
+from typing import Annotated, Any
+
+from celery.exceptions import CeleryError
+from fastapi import APIRouter, Body, Query, Response
+from fastapi.concurrency import run_in_threadpool
+from kombu.exceptions import KombuError
+from pydantic import BaseModel, ConfigDict
+from redis.exceptions import RedisError
+
+from api.documented import JOB_ANSWERS
+from api.services import Provided, Services
+from api.waiting import Waiting
+from shared.errors import UnavailableError, UnsupportedTaskError
+from shared.jobs import JobKind
+from shared.ledger import NewJob
+from shared.models import ModelVersion
+from shared.queue import INFERENCE
+from shared.requests import InferRequest, RegisteredName
+
+router = APIRouter(prefix="/inference", tags=["inference"])
+
+#: Priorities of jobs whose request does not say: of priority-one models, and of the others.
+FIRST, USUAL = 0, 5
+#: An idle worker answers in milliseconds; unloading a large model takes longer.
+CONTROL_SECONDS = 10.0
+
+
+class CacheClear(BaseModel):
+    """Which warm models to unload; all if no name is given."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: RegisteredName | None = None
+
+
+@router.post("/infer", summary="Ask a model", responses=JOB_ANSWERS, status_code=202)
+async def infer(
+    services: Provided,
+    wait: Waiting,
+    request: Annotated[
+        InferRequest,
+        Body(
+            openapi_examples={
+                "prompt": {
+                    "value": {
+                        "task": "text-generation",
+                        "engine": "transformers",
+                        "model_name": "smollm",
+                        "data": {"inputs": "The capital of France is"},
+                        "options": {"max_new_tokens": 32},
+                    }
+                },
+                "chat": {
+                    "value": {
+                        "task": "text-generation",
+                        "model_name": "smollm",
+                        "data": {"inputs": [{"role": "user", "content": "Hello!"}]},
+                        "stream": True,
+                    }
+                },
+            }
+        ),
+    ],
+) -> Response:
+    """Queue a request to a registered model; the job's result holds the model's answer."""
+    model = await run_in_threadpool(_servable, services, request)
+    urgent = model is not None and model.has_priority
+    priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
+    job = NewJob(
+        kind=JobKind.INFER,
+        request=request.model_dump(mode="json", exclude_none=True),
+        queue=INFERENCE,
+        model=request.model_name,
+        max_attempts=services.settings.ledger.max_attempts,
+        priority=priority,
+        lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
+    )
+    return await services.submission.submit(job, wait)
+
+
+def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
+    """Refuse what no worker could serve; None when MLflow is away and the worker has to find out."""
+    try:
+        model = services.registry.resolve(request.model_name, request.version, request.stage)
+    except UnavailableError:
+        return None
+    if model.task is not request.task:
+        raise UnsupportedTaskError(
+            f"{model.name} version {model.version} is registered for {model.task.value}", field="task"
+        )
+    if model.engine is not request.engine:
+        raise UnsupportedTaskError(
+            f"{model.name} version {model.version} runs on {model.engine.value}", field="engine"
+        )
+    return model
+
+
+@router.get("/health", summary="Whether inference can be served")
+def health(services: Provided) -> dict[str, Any]:
+    """Return the GPU workers that are alive and what each says of its parts."""
+    workers = _gpu_workers(services)
+    return {
+        "status": "ok" if workers else "unavailable",
+        "queued": services.ledger.queued(INFERENCE),
+        "workers": {
+            name: {"in_flight": status["in_flight"], **status["inference"]["health"]}
+            for name, status in workers.items()
+        },
+    }
+
+
+@router.get("/stats", summary="Requests, cache and loaded models")
+def stats(services: Provided) -> dict[str, Any]:
+    """Return counts over all GPU workers, and each worker's own."""
+    workers = {
+        name: status["inference"]["stats"] for name, status in _gpu_workers(services).items()
+    }
+    return {"total": _summed(list(workers.values())), "workers": workers}
+
+
+@router.post("/cache/clear", summary="Unload warm models")
+def clear_cache(
+    services: Provided,
+    request: Annotated[
+        CacheClear, Body(openapi_examples={"all": {"value": {}}})
+    ] = CacheClear(),  # noqa: B008 - frozen by use
+) -> dict[str, Any]:
+    """Unload what no request uses; what is in use is left and named."""
+    names = list(_gpu_workers(services))
+    if not names:
+        return {"workers": {}}
+    try:
+        replies = services.celery.control.broadcast(
+            "clear_cache",
+            arguments={"model_name": request.model_name},
+            destination=names,
+            reply=True,
+            limit=len(names),
+            timeout=CONTROL_SECONDS,
+        )
+    except (CeleryError, KombuError, RedisError, OSError) as error:
+        raise UnavailableError("the workers cannot be reached", code="redis_unavailable") from error
+    answered = {name: reply for each in replies or [] for name, reply in each.items()}
+    silent = {name: {"error": "no answer"} for name in names if name not in answered}
+    return {"workers": answered | silent}
+
+
+def _gpu_workers(services: Services) -> dict[str, dict[str, Any]]:
+    return {
+        worker.name: worker.status
+        for worker in services.presence.workers()
+        if worker.kind == "gpu"
+    }
+
+
+def _summed(stats: list[dict[str, Any]]) -> dict[str, Any]:
+    """Add up the counts of all workers, and derive the rates from the sums."""
+    names = ("requests", "succeeded", "failed", "hits", "misses")
+    total: dict[str, Any] = {
+        name: sum(worker.get(name, 0) for worker in stats) for name in names
+    }
+    served, looked_up = total["requests"], total["hits"] + total["misses"]
+    total["success_rate"] = total["succeeded"] / served if served else None
+    total["cache_hit_rate"] = total["hits"] / looked_up if looked_up else None
+    return total

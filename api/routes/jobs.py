@@ -1,0 +1,126 @@
+"""Jobs: list, look at, wait for, follow, cancel, retry."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.sse import EventSourceResponse, format_sse_event
+
+from api.services import Provided, Services
+from api.views import JobPage, JobView
+from api.waiting import MAX_WAIT_SECONDS
+from shared.errors import UnavailableError
+from shared.jobs import JobKind, JobState
+
+router = APIRouter(prefix="/jobs", tags=["jobs"])
+
+JobId = Annotated[
+    str,
+    Path(
+        pattern=r"^[0-9a-zA-Z-]{1,64}$",
+        openapi_examples={"job": {"value": "019aac2e-7c52-7d10-a3b5-0d0c6e1f2a3b"}},
+    ),
+]
+
+
+@router.get("", summary="List jobs, newest first")
+def list_jobs(
+    services: Provided,
+    state: JobState | None = None,
+    kind: JobKind | None = None,
+    model: Annotated[
+        str | None, Query(max_length=300, openapi_examples={"m": {"value": "org/model"}})
+    ] = None,
+    parent_id: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None,
+) -> JobPage:
+    """Return the jobs that fit all that is given."""
+    jobs, next_cursor = services.ledger.page(
+        state=state, kind=kind, model=model, parent_id=parent_id, limit=limit, cursor=cursor
+    )
+    return JobPage(jobs=[JobView.of(job) for job in jobs], next_cursor=next_cursor)
+
+
+@router.get("/{job_id}", summary="Look at a job, or wait for its end")
+async def get_job(
+    services: Provided,
+    job_id: JobId,
+    wait: Annotated[
+        float,
+        Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."),
+    ] = 0,
+) -> JobView:
+    """Return the job as it is, or as it is when it has ended or the wait is over."""
+    if wait:
+        return JobView.of(await services.submission.ended(job_id, wait))
+    return JobView.of(await run_in_threadpool(services.ledger.get, job_id))
+
+
+@router.get(
+    "/{job_id}/events",
+    summary="Follow a job",
+    response_class=EventSourceResponse,
+    responses={
+        200: {
+            "content": {
+                "text/event-stream": {
+                    "schema": {"type": "string"},
+                    "example": 'id: 1763805600000-0\nevent: token\ndata: {"text": "Hello"}\n\n',
+                }
+            }
+        }
+    },
+)
+async def follow_job(
+    services: Provided,
+    request: Request,
+    job_id: JobId,
+    last_event_id: Annotated[
+        str | None,
+        Header(
+            pattern=r"^\d{1,20}(-\d{1,20})?$",
+            description="Go on after this event; without it, the stream starts with the job.",
+        ),
+    ] = None,
+) -> EventSourceResponse:
+    """Send the job's events: `state`, `progress`, `token`, and `done` as the last."""
+    await run_in_threadpool(services.ledger.get, job_id)
+    return EventSourceResponse(
+        _sent_events(services, request, job_id, last_event_id or "0"),
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _sent_events(
+    services: Services, request: Request, job_id: str, after: str
+) -> AsyncIterator[bytes]:
+    try:
+        async for event in services.events.follow(job_id, after):
+            if event is None:
+                if await request.is_disconnected() or await _over(services, job_id):
+                    return
+                yield format_sse_event(comment="still here")
+            else:
+                yield format_sse_event(data_str=event.data, event=event.name, id=event.id)
+    except UnavailableError:
+        # The stream has begun: the client sees it end and comes back with its Last-Event-ID.
+        return
+
+
+async def _over(services: Services, job_id: str) -> bool:
+    """Return whether nothing more can come: the client had the last event, or the job is forgotten."""
+    return await run_in_threadpool(services.ledger.ended, job_id)
+
+
+@router.post("/{job_id}/cancel", summary="Cancel a job", status_code=202)
+def cancel_job(services: Provided, job_id: JobId) -> JobView:
+    """Cancel a queued job at once, and ask a running one to stop; 409 if it has ended."""
+    return JobView.of(services.ledger.cancel(job_id))
+
+
+@router.post("/{job_id}/retry", summary="Try a failed or cancelled job again", status_code=202)
+def retry_job(services: Provided, job_id: JobId) -> JobView:
+    """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
+    return JobView.of(services.submission.retry(job_id))

@@ -1,0 +1,116 @@
+"""The stores as they are now: staging area, lakeFS repositories, MLflow's registry."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import humanize
+from fastapi import APIRouter, Body, Path, Query
+from pydantic import BaseModel, ConfigDict
+
+from api.components import probe_all
+from api.services import Provided
+from api.views import Message, ModelsHealth, VersionView
+from shared.requests import RegisteredName, Stage, Version
+
+router = APIRouter(prefix="/models", tags=["registry"])
+
+
+class StageTransition(BaseModel):
+    """A version and the stage that it gets."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: RegisteredName
+    version: Version
+    stage: Stage
+    archive_existing_versions: bool = False
+
+
+@router.get("/local", summary="Models in the staging area")
+def local_models(
+    services: Provided, model_source: Literal["huggingface", "ollama"] = "huggingface"
+) -> list[dict[str, Any]]:
+    """Return what was downloaded to this host and can be uploaded, or what Ollama has."""
+    if model_source == "ollama":
+        return [_local(model.name, model.size_bytes, model.modified_at) for model in services.ollama.models()]
+    return [
+        _local(model.name, model.size_bytes, model.modified_at)
+        | {
+            "files": len(model.files),
+            "model_source": model.source,
+            "model_name": model.repo_id,
+            "revision": model.revision,
+        }
+        for model in services.staging.list()
+    ]
+
+
+def _local(name: str, size_bytes: int, modified_at: datetime) -> dict[str, Any]:
+    return {
+        "name": name,
+        "size": humanize.naturalsize(size_bytes),
+        "modified": humanize.naturaltime(modified_at, when=datetime.now(UTC)),
+        "size_bytes": size_bytes,
+        "modified_at": modified_at,
+    }
+
+
+@router.get("/lakefs_repos", summary="Repositories of lakeFS")
+def lakefs_repos(services: Provided) -> list[dict[str, Any]]:
+    """Return the repositories that uploads may go to."""
+    return services.store.repositories()
+
+
+@router.get("/registered_in_mlflow", summary="Registered models")
+def registered_models(services: Provided, show_all: bool = False) -> list[VersionView]:
+    """Return the versions in production and staging; with `show_all`, archived and unstaged too."""
+    return [VersionView.of(version) for version in services.registry.list_models(show_all=show_all)]
+
+
+@router.get("/registered_in_mlflow/{name}", summary="Versions of a registered model")
+def registered_versions(
+    services: Provided,
+    name: Annotated[RegisteredName, Path(openapi_examples={"name": {"value": "smollm"}})],
+    all_version: bool = False,
+) -> list[VersionView]:
+    """Return the versions in production and staging; with `all_version`, every one."""
+    return [
+        VersionView.of(version)
+        for version in services.registry.versions(name, all_version=all_version)
+    ]
+
+
+@router.post("/transition_stage", summary="Give a version a stage")
+def transition_stage(
+    services: Provided,
+    request: Annotated[
+        StageTransition,
+        Body(
+            openapi_examples={
+                "promote": {"value": {"model_name": "smollm", "version": "2", "stage": "production"}}
+            }
+        ),
+    ],
+) -> Message:
+    """Set the version's stage at once; `production` and `staging` also move MLflow's alias."""
+    services.registry.set_stage(
+        request.model_name,
+        request.version,
+        request.stage,
+        archive_existing=request.archive_existing_versions,
+    )
+    return Message(message=f"{request.model_name} version {request.version} is now {request.stage}")
+
+
+@router.get("/stats", summary="Counts of registered models")
+def stats(
+    services: Provided, show_all: Annotated[bool, Query(description="Archived ones too.")] = False
+) -> dict[str, Any]:
+    """Return how many versions there are by stage, task and engine."""
+    return services.registry.stats(show_all=show_all)
+
+
+@router.get("/health", summary="The stores and services of the lifecycle")
+def health(services: Provided) -> ModelsHealth:
+    """Ask MLflow, lakeFS, the hub, Ollama and Redis at once, and return how each answered."""
+    return probe_all(services.probes)

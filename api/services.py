@@ -1,0 +1,43 @@
+"""What the routes work with; made once, by the composition root."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from celery import Celery
+from fastapi import Depends, Request
+
+from api.components import Probe
+from api.submission import Submission
+from shared.lakefs import LakeFSStore
+from shared.ledger import EventReader, Ledger, Placement, Presence
+from shared.ollama import OllamaServer
+from shared.registry import ModelRegistry
+from shared.settings import Settings
+from shared.staging import StagingArea
+
+
+@dataclass(frozen=True)
+class Services:
+    """The front's collaborators."""
+
+    settings: Settings
+    ledger: Ledger
+    events: EventReader
+    presence: Presence
+    submission: Submission
+    placement: Placement
+    celery: Celery
+    registry: ModelRegistry
+    store: LakeFSStore
+    staging: StagingArea
+    ollama: OllamaServer
+    probes: dict[str, Probe]
+
+
+def _services(request: Request) -> Services:
+    services = request.app.state.services
+    assert isinstance(services, Services)  # noqa: S101 - the app keeps it untyped
+    return services
+
+
+Provided = Annotated[Services, Depends(_services)]

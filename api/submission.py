@@ -1,0 +1,91 @@
+"""From a validated request to a job in the ledger, and to the answer that the client asked for."""
+
+import asyncio
+from collections.abc import Sequence
+
+import structlog
+from fastapi import Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
+
+from api.errors import problem
+from api.views import JobView
+from api.waiting import Wait
+from shared.jobs import Job, JobState
+from shared.ledger import EventReader, Ledger, NewJob
+from shared.queue import Queue
+
+log = structlog.get_logger()
+
+
+class Submission:
+    """Accepts jobs: written down first, hinted to the workers second, answered third."""
+
+    def __init__(self, ledger: Ledger, queue: Queue, events: EventReader) -> None:
+        self._ledger = ledger
+        self._queue = queue
+        self._events = events
+
+    async def submit(
+        self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()
+    ) -> Response:
+        """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
+        accepted = await run_in_threadpool(self._accept, job, children, wait.idempotency_key)
+        if wait.seconds and not accepted.state.terminal:
+            accepted = await self.ended(accepted.id, wait.seconds)
+        return answer(accepted)
+
+    def _accept(
+        self, job: NewJob, children: Sequence[NewJob], idempotency_key: str | None
+    ) -> Job:
+        accepted, is_new = self._ledger.accept(job, children, idempotency_key)
+        if is_new:
+            for waiting in children or [job]:
+                if not self._hint(waiting):
+                    break
+        return accepted
+
+    def _hint(self, job: Job | NewJob) -> bool:
+        try:
+            self._queue.publish(job)
+        except (KombuError, RedisError, OSError) as error:
+            # The job is in the ledger, where the reconciler finds it.
+            log.warning("hint not published", job_id=job.id, reason=str(error))
+            return False
+        return True
+
+    def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again."""
+        job = self._ledger.revive(job_id)
+        for revived in [self._ledger.get(child) for child in job.children] or [job]:
+            if revived.state is JobState.QUEUED:
+                self._hint(revived)
+        return job
+
+    async def ended(self, job_id: str, seconds: float) -> Job:
+        """Wait for a job's end, at most so long, and return the job as it then is."""
+        after = await self._events.last_id(job_id)
+        job = await run_in_threadpool(self._ledger.get, job_id)
+        if job.state.terminal:
+            return job
+        try:
+            async with asyncio.timeout(seconds):
+                async for _ in self._events.follow(job_id, after):
+                    pass
+        except TimeoutError:
+            pass
+        return await run_in_threadpool(self._ledger.get, job_id)
+
+
+def answer(job: Job) -> Response:
+    """Answer a submit: the job with 202 while it runs; then with 200, or the problem it ended with."""
+    if job.state is JobState.FAILED and job.error is not None:
+        return problem(job.error, job_id=job.id)
+    view = JobView.of(job)
+    return JSONResponse(
+        view.model_dump(mode="json"),
+        status_code=200 if job.state.terminal else 202,
+        headers={"Location": view.links.self},
+    )

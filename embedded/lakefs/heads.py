@@ -1,0 +1,154 @@
+"""How the head of a branch moves: commit, merge, revert and cherry-pick."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from embedded.lakefs import branches, changes, commits, names, refs, staging
+from embedded.lakefs.changes import Strategy
+from embedded.lakefs.database import Transaction
+from embedded.lakefs.errors import ConflictError, InvalidError
+from embedded.lakefs.model import Commit, Ref, Tree
+
+#: Where lakeFS writes the strategy of a merge into the commit's metadata.
+STRATEGY_KEY = ".lakefs.merge.strategy"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the author of a commit says about it."""
+
+    committer: str
+    message: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    allow_empty: bool = False
+    #: Unix seconds, if the author insists.
+    date: int | None = None
+
+
+def commit(tx: Transaction, repository_id: str, branch: str, note: Note) -> Commit:
+    """Turn what is staged on the branch into a commit."""
+    head = branches.get(tx, repository_id, branch)
+    before = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
+    staged = staging.applied(before, staging.changes(tx, repository_id, branch))
+    # An entry that was written again unchanged keeps the time of its first commit.
+    changed = changes.between(before, staged)
+    tree = {path: staged[path] if path in changed else before[path] for path in staged}
+    if not changed and not note.allow_empty:
+        raise InvalidError("commit: no changes")
+    staging.unstage_prefix(tx, repository_id, branch)
+    return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
+
+
+def merge(
+    tx: Transaction,
+    repository_id: str,
+    source: str,
+    destination: str,
+    note: Note,
+    strategy: Strategy,
+    *,
+    squash: bool = False,
+) -> Commit:
+    """Bring what `source` changed since it left `destination` to that branch."""
+    head = _clean_head(tx, repository_id, destination)
+    theirs = commits.get(tx, repository_id, refs.resolve(tx, repository_id, source).commit_id)
+    ours = commits.get(tx, repository_id, head.commit_id)
+    base = commits.merge_base(tx, repository_id, theirs.id, ours.id)
+    if theirs.tree_id == base.tree_id and not note.allow_empty:
+        raise InvalidError(f"update branch {destination}: no changes")
+    tree = changes.merged(
+        tx.tree(base.tree_id), tx.tree(ours.tree_id), tx.tree(theirs.tree_id), strategy
+    )
+    parents = (ours.id,) if squash else (ours.id, theirs.id)
+    metadata = {**note.metadata, STRATEGY_KEY: strategy or "default"}
+    message = note.message or f"Merge '{source}' into '{destination}'"
+    return _advance(tx, repository_id, head, parents, tree, Note(note.committer, message, metadata))
+
+
+def revert(
+    tx: Transaction, repository_id: str, branch: str, source: str, parent: int, note: Note
+) -> Commit:
+    """Undo on the branch what `source` changed relative to its parent number `parent`."""
+    target = _commit_at(tx, repository_id, source)
+    if len(target.parents) > 1 and parent <= 0:
+        raise ConflictError("must specify 1-based parent number for reverting merge commit")
+    before = _parent_tree(tx, repository_id, target, parent or 1)
+    head = _clean_head(tx, repository_id, branch)
+    ours = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
+    # A merge of the parent's state, as if it had come after the commit that is undone.
+    tree = changes.merged(tx.tree(target.tree_id), ours, before, Strategy.NONE)
+    if not changes.between(ours, tree) and not note.allow_empty:
+        raise InvalidError("update branch: no changes")
+    message = note.message or f"Revert {target.id}"
+    note = Note(note.committer, message, note.metadata)
+    return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
+
+
+def cherry_pick(
+    tx: Transaction, repository_id: str, branch: str, source: str, parent: int | None, note: Note
+) -> Commit:
+    """Repeat on the branch what `source` changed relative to its parent number `parent`."""
+    target = _commit_at(tx, repository_id, source)
+    if parent is None and len(target.parents) > 1:
+        raise InvalidError("must specify 1-based parent number for cherry-picking merge commit")
+    before = _parent_tree(tx, repository_id, target, parent or 1)
+    head = _clean_head(tx, repository_id, branch)
+    if not changes.between(before, tx.tree(target.tree_id)):
+        raise InvalidError("update branch: no changes")
+    ours = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
+    tree = changes.merged(before, ours, tx.tree(target.tree_id), Strategy.NONE)
+    metadata = {
+        **(note.metadata or target.metadata),
+        "cherry-pick-origin": target.id,
+        "cherry-pick-committer": target.committer,
+    }
+    note = Note(note.committer, note.message or target.message, metadata)
+    return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
+
+
+def _advance(
+    tx: Transaction,
+    repository_id: str,
+    head: Ref,
+    parents: tuple[str, ...],
+    tree: Tree,
+    note: Note,
+) -> Commit:
+    """Add a commit and point the branch at it."""
+    generation = 1 + max(commits.get(tx, repository_id, p).generation for p in parents)
+    created_ns = time.time_ns() if note.date is None else note.date * 10**9
+    new = Commit(
+        parents=parents,
+        committer=note.committer,
+        message=note.message,
+        created_ns=created_ns,
+        tree_id=tx.keep_tree(tree),
+        generation=generation,
+        metadata=dict(note.metadata),
+    ).sealed()
+    commits.add(tx, repository_id, new)
+    branches.move(tx, repository_id, head.id, new.id)
+    return new
+
+
+def _clean_head(tx: Transaction, repository_id: str, branch: str) -> Ref:
+    names.check_branch(branch)
+    head = branches.get(tx, repository_id, branch)
+    before = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
+    staged = staging.applied(before, staging.changes(tx, repository_id, branch))
+    if changes.between(before, staged):
+        raise InvalidError("uncommitted changes (dirty branch)")
+    return head
+
+
+def _commit_at(tx: Transaction, repository_id: str, expression: str) -> Commit:
+    return commits.get(tx, repository_id, refs.resolve(tx, repository_id, expression).commit_id)
+
+
+def _parent_tree(tx: Transaction, repository_id: str, child: Commit, number: int) -> Tree:
+    if not child.parents and number == 1:
+        return {}
+    if number > len(child.parents):
+        raise InvalidError(f"given commit does not have the given parent number: parent {number}")
+    return tx.tree(commits.get(tx, repository_id, child.parents[number - 1]).tree_id)

@@ -1,0 +1,161 @@
+"""Commits, their log, how refs differ, and merges."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import dropwhile, islice
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query
+
+from embedded.lakefs import changes, commits, heads, refs, views
+from embedded.lakefs.auth import USER
+from embedded.lakefs.bodies import Merge
+from embedded.lakefs.database import Transaction
+from embedded.lakefs.errors import NotFoundError
+from embedded.lakefs.heads import Note
+from embedded.lakefs.model import Commit
+from embedded.lakefs.paging import Page, PagingQuery, cut
+from embedded.lakefs.server import CurrentServer
+from embedded.lakefs.views import Json
+
+router = APIRouter(prefix="/repositories/{repository}")
+
+Paths = Annotated[list[str], Query(default_factory=list)]
+
+
+@dataclass(frozen=True, slots=True)
+class LogFilter:
+    """Which commits of a log a client asks for."""
+
+    objects: Paths
+    prefixes: Paths
+    since: datetime | None = None
+    stop_at: str = ""
+    first_parent: bool = False
+    #: Whether a full page is enough, so that nobody looks whether there is more.
+    limit: bool = False
+
+    @property
+    def since_ns(self) -> int:
+        """The unix time in nanoseconds before which commits do not count."""
+        return int(self.since.timestamp()) * 10**9 if self.since else 0
+
+    def touches(self, paths: Collection[str]) -> bool:
+        """Say whether a commit that changed `paths` is asked for."""
+        return any(path in paths for path in self.objects) or any(
+            path.startswith(prefix) for prefix in self.prefixes for path in paths
+        )
+
+
+@router.get("/commits/{commit_id}")
+def get_commit(server: CurrentServer, repository: str, commit_id: str) -> Json:
+    """Return the commit that any ref expression resolves to."""
+    with server.reading(repository) as (tx, _):
+        try:
+            target = refs.resolve(tx, repository, commit_id)
+        except NotFoundError as error:
+            raise NotFoundError("commit not found") from error
+        return views.commit(commits.get(tx, repository, target.commit_id))
+
+
+@router.get("/refs/{ref}/commits")
+def log(
+    server: CurrentServer,
+    repository: str,
+    ref: str,
+    paging: PagingQuery,
+    only: Annotated[LogFilter, Depends()],
+) -> Json:
+    """List commits from `ref` back, those that touched some paths if any are given."""
+    with server.reading(repository) as (tx, _):
+        walk = commits.history(
+            tx,
+            repository,
+            refs.resolve(tx, repository, ref).commit_id,
+            first_parent=only.first_parent,
+            since_ns=only.since_ns,
+        )
+        if paging.after:
+            after = refs.resolve(tx, repository, paging.after).commit_id
+            walk = islice(dropwhile(lambda item: item.id != after, walk), 1, None)
+        if only.objects or only.prefixes:
+            walk = _touching(tx, repository, walk, only)
+        if only.stop_at:
+            walk = _up_to(walk, refs.resolve(tx, repository, only.stop_at).commit_id)
+        found = list(islice(walk, paging.limit + (0 if only.limit else 1)))
+    shown = [(item.id, item) for item in found[: paging.limit]]
+    return Page(shown, len(found) > paging.limit).view(lambda _, item: views.commit(item))
+
+
+@router.get("/refs/{left}/diff/{right}")
+def diff_refs(
+    server: CurrentServer,
+    repository: str,
+    left: str,
+    right: str,
+    paging: PagingQuery,
+    delimiter: str = "",
+    type: Literal["two_dot", "three_dot"] = "three_dot",  # noqa: A002 - lakeFS's name
+) -> Json:
+    """List what differs, or with three dots what a merge of `right` into `left` would change."""
+    with server.reading(repository) as (tx, _):
+        sides = [refs.resolve(tx, repository, ref).commit_id for ref in (left, right)]
+        ours, theirs = (tx.tree(commits.get(tx, repository, side).tree_id) for side in sides)
+        if type == "two_dot":
+            differing = changes.between(ours, theirs)
+        else:
+            base = commits.merge_base(tx, repository, *sides)
+            differing = changes.since(tx.tree(base.tree_id), ours, theirs)
+    return cut(differing, paging, delimiter).view(views.change, views.changed_prefix)
+
+
+@router.get("/refs/{source}/merge/{destination}")
+def find_merge_base(server: CurrentServer, repository: str, source: str, destination: str) -> Json:
+    """Return the commit that a merge would start from."""
+    with server.reading(repository) as (tx, _):
+        theirs = refs.resolve(tx, repository, source).commit_id
+        ours = refs.resolve(tx, repository, destination).commit_id
+        base = commits.merge_base(tx, repository, theirs, ours)
+    return {
+        "source_commit_id": theirs,
+        "destination_commit_id": ours,
+        "base_commit_id": base.id,
+    }
+
+
+@router.post("/refs/{source}/merge/{destination}")
+def merge(
+    server: CurrentServer,
+    repository: str,
+    source: str,
+    destination: str,
+    body: Merge | None = None,
+) -> Json:
+    """Merge a ref into a branch."""
+    how = body or Merge()
+    note = Note(USER, how.message, how.metadata, how.allow_empty or how.force)
+    with server.writing(repository, force=how.force) as (tx, _):
+        new = heads.merge(
+            tx, repository, source, destination, note, how.strategy, squash=how.squash_merge
+        )
+    return {"reference": new.id}
+
+
+def _touching(
+    tx: Transaction, repository: str, walk: Iterator[Commit], only: LogFilter
+) -> Iterator[Commit]:
+    """Keep commits that changed one of the paths; merges change nothing of their own."""
+    for item in walk:
+        if len(item.parents) != 1:
+            continue
+        before = tx.tree(commits.get(tx, repository, item.parents[0]).tree_id)
+        if only.touches(changes.between(before, tx.tree(item.tree_id))):
+            yield item
+
+
+def _up_to(walk: Iterator[Commit], last: str) -> Iterator[Commit]:
+    for item in walk:
+        yield item
+        if item.id == last:
+            return

@@ -1,0 +1,83 @@
+"""What every request has at hand."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Self
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from embedded.lakefs import repositories
+from embedded.lakefs.auth import Credentials
+from embedded.lakefs.blobs import BlobStore
+from embedded.lakefs.database import Database, Transaction
+from embedded.lakefs.errors import InvalidError
+from embedded.lakefs.model import Place, Repository
+from embedded.lakefs.presigning import Signer
+from embedded.lakefs.sweep import sweep
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The stores of one running server, and its settings."""
+
+    database: Database
+    blobs: BlobStore
+    signer: Signer
+    credentials: Credentials
+    #: Whether clients may move bytes over signed links.
+    presign: bool
+    #: Unix seconds.
+    started: int
+
+    @classmethod
+    def open(cls, data: Path, credentials: Credentials, *, presign: bool) -> Self:
+        """Open the files in `data` and clear away what the last run left behind."""
+        data.mkdir(parents=True, exist_ok=True)
+        server = cls(
+            database=Database(data / "catalog.sqlite3"),
+            blobs=BlobStore(data),
+            signer=Signer(credentials.secret_access_key),
+            credentials=credentials,
+            presign=presign,
+            started=int(time.time()),
+        )
+        sweep(server.database, server.blobs)
+        return server
+
+    @contextmanager
+    def reading(self, repository: str) -> Iterator[tuple[Transaction, Repository]]:
+        """Open a transaction on a repository."""
+        with self.database.transaction() as tx:
+            yield tx, repositories.get(tx, repository)
+
+    @contextmanager
+    def writing(
+        self, repository: str, *, force: bool = False
+    ) -> Iterator[tuple[Transaction, Repository]]:
+        """Open a transaction on a repository that may be written to."""
+        with self.database.transaction() as tx:
+            yield tx, repositories.get_for_writing(tx, repository, force=force)
+
+    def require_presign(self) -> None:
+        """Refuse what needs signed links where they are not offered."""
+        if not self.presign:
+            raise InvalidError("local adapter presigned URL: operation not supported")
+
+
+def current_server(request: Request) -> Server:
+    """Return the server that answers `request`."""
+    server: Server = request.app.state.server
+    return server
+
+
+def authenticate(request: Request) -> None:
+    """Let only requests with the right credentials pass."""
+    current_server(request).credentials.check(request)
+
+
+CurrentServer = Annotated[Server, Depends(current_server)]
+ObjectPlace = Annotated[Place, Depends()]

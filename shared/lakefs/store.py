@@ -1,0 +1,115 @@
+"""The versioned store as the platform uses it."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import httpx
+
+from shared.cancellation import CancelToken
+from shared.errors import NotFoundError
+from shared.lakefs.control import CONNECT_SECONDS, PAGE, Control, base_url
+from shared.lakefs.errors import from_status
+from shared.lakefs.reader import Reader
+from shared.lakefs.references import References
+from shared.lakefs.writer import Writer
+from shared.models import StoredFile
+from shared.settings import LakeFSSettings
+
+
+class LakeFSStore(References):
+    """Repositories, branches, commits and objects; safe to use from several threads."""
+
+    def __init__(self, settings: LakeFSSettings) -> None:
+        super().__init__(Control(settings), settings.storage_namespace)
+        timeout = httpx.Timeout(settings.timeout_seconds, connect=CONNECT_SECONDS)
+        secret = settings.secret_access_key.get_secret_value()
+        self._http = httpx.Client(
+            base_url=base_url(settings), auth=(settings.access_key_id, secret), timeout=timeout
+        )
+        self._links = httpx.Client(timeout=timeout)
+        self._reader = Reader(self._http, self._control)
+        self._writer = Writer(self._http, self._links, self._control)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+        self._links.close()
+
+    def health(self) -> float:
+        """Return the seconds that an answer takes, to the platform's own credentials."""
+        started = time.monotonic()
+        self._control.call(self._control.repositories.list_repositories, amount=1)
+        return time.monotonic() - started
+
+    def files(
+        self, repo: str, ref: str, path: str, *, missing_ok: bool = False
+    ) -> list[StoredFile]:
+        """Return the files under a directory; of a branch, those not committed too."""
+        prefix = f"{path}/" if path else ""
+        pages = self._control.pages(self._control.objects.list_objects, repo, ref, prefix=prefix)
+        with self._named(repo, ref):
+            found = [
+                StoredFile(
+                    path=str(entry.path).removeprefix(prefix),
+                    size_bytes=int(entry.size_bytes or 0),
+                    sha256=(entry.metadata or {}).get("sha256"),
+                    checksum=str(entry.checksum),
+                )
+                for entry in pages
+            ]
+        if not found and not missing_ok:
+            raise self._missing(repo, ref, path) or NotFoundError(f"{repo}/{ref} is empty")
+        return found
+
+    def fetch(
+        self,
+        repo: str,
+        ref: str,
+        path: str,
+        destination: Path,
+        *,
+        token: CancelToken,
+        on_bytes: Callable[[int], None],
+    ) -> str:
+        """Write one object to a file and return its sha256, which is the caller's to compare.
+
+        ``on_bytes`` gets the size of each chunk.
+        """
+        with self._named(repo, ref, path):
+            return self._reader.fetch(repo, ref, path, destination, token=token, on_bytes=on_bytes)
+
+    def read(self, repo: str, ref: str, path: str, start: int, length: int) -> bytes:
+        """Return a few bytes of an object, fewer at its end."""
+        with self._named(repo, ref, path):
+            return self._reader.read(repo, ref, path, start, length)
+
+    def put(
+        self,
+        repo: str,
+        branch: str,
+        path: str,
+        source: Path,
+        *,
+        sha256: str,
+        token: CancelToken,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """Upload a file whose digest is known, and verified on the way.
+
+        ``on_bytes`` gets the size of each chunk, and negative sizes for what is to be sent again.
+        """
+        with self._named(repo, branch):
+            self._writer.put(
+                repo, branch, path, source, sha256=sha256, token=token, on_bytes=on_bytes
+            )
+
+    def delete_files(self, repo: str, branch: str, paths: Sequence[str]) -> None:
+        """Delete objects of a branch; those that are not there do not matter."""
+        api = self._control.objects
+        for start in range(0, len(paths), PAGE):
+            batch = {"paths": list(paths[start : start + PAGE])}
+            with self._named(repo, branch):
+                answer = self._control.call(api.delete_objects, repo, branch, batch)
+            for failed in answer.errors:
+                raise from_status(int(failed.status_code), str(failed.message))

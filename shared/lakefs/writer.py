@@ -1,0 +1,149 @@
+"""Files of this host to objects of lakeFS, streamed."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from shared.cancellation import CancelToken
+from shared.errors import DigestMismatchError, UnavailableError
+from shared.lakefs.body import Body
+from shared.lakefs.control import Control
+from shared.lakefs.errors import check, translated, unavailable
+from shared.lakefs.multipart import MultipartUpload
+
+#: A file or a part is sent this often before the job's own retry takes over.
+ATTEMPTS = 4
+BACKOFF_SECONDS = 0.2
+#: Larger files go up in parts of this size, where the store takes parts.
+PART_BYTES = 64 << 20
+MAX_PARTS = 10_000
+#: S3 takes no more in one PUT; lakeFS itself, on the API's way, then sends parts to S3.
+SINGLE_PUT_BYTES = 5 << 30
+
+OCTETS = "application/octet-stream"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Target:
+    repo: str
+    branch: str
+    path: str
+
+    @property
+    def address(self) -> tuple[str, str, str]:
+        return self.repo, self.branch, self.path
+
+
+class Writer:
+    """Writes objects with their ``sha256`` as user metadata.
+
+    httpx and not the SDK: its ``upload_object`` reads the whole file to build a form
+    (``ApiClient.files_parameters``: ``filedata = f.read()``).
+    """
+
+    def __init__(self, http: httpx.Client, links: httpx.Client, control: Control) -> None:
+        """Take a client of lakeFS and one, without credentials, for presigned links."""
+        self._http = http
+        self._links = links
+        self._control = control
+        self.part_bytes = PART_BYTES
+
+    def put(
+        self,
+        repo: str,
+        branch: str,
+        path: str,
+        source: Path,
+        *,
+        sha256: str,
+        token: CancelToken,
+        on_bytes: Callable[[int], None],
+    ) -> None:
+        """Upload a file; ``on_bytes`` gets negative sizes for what must be sent again."""
+        body = Body(source, source.stat().st_size, sha256, token, on_bytes)
+        if not body.size_bytes and sha256 != hashlib.sha256().hexdigest():
+            raise DigestMismatchError(f"{source.name} changed since it was verified")
+        target = _Target(repo, branch, path)
+        storage = self._control.storage
+        if storage.pre_sign_multipart_upload and body.size_bytes > self.part_bytes:
+            self._in_parts(target, body)
+        elif storage.pre_sign_support and body.size_bytes <= SINGLE_PUT_BYTES:
+            _attempts(lambda: self._by_link(target, body), token)
+        else:
+            _attempts(lambda: self._through_api(target, body), token)
+
+    def _through_api(self, target: _Target, body: Body) -> None:
+        with translated():
+            response = self._http.post(
+                f"/repositories/{target.repo}/branches/{target.branch}/objects",
+                params={"path": target.path},
+                content=body.chunks(0, body.size_bytes),
+                headers=_octets(body.size_bytes) | {"x-lakefs-meta-sha256": body.sha256},
+            )
+        check(response)
+
+    def _by_link(self, target: _Target, body: Body) -> None:
+        staging, call = self._control.staging, self._control.call
+        place = call(staging.get_physical_address, *target.address, presign=True)
+        etag = self._put(str(place.presigned_url), body, 0, body.size_bytes)
+        linked = {
+            "staging": place,
+            "checksum": etag,
+            "size_bytes": body.size_bytes,
+            "user_metadata": {"sha256": body.sha256},
+            "content_type": OCTETS,
+        }
+        call(staging.link_physical_address, *target.address, linked)
+
+    def _in_parts(self, target: _Target, body: Body) -> None:
+        """Send a large file; only the part that fails is sent again."""
+        part_bytes = max(self.part_bytes, -(-body.size_bytes // MAX_PARTS))
+        starts = range(0, body.size_bytes, part_bytes)
+        with MultipartUpload(self._control, *target.address, parts=len(starts)) as upload:
+            etags = []
+            for number, start in enumerate(starts, 1):
+                length = min(part_bytes, body.size_bytes - start)
+                send = partial(self._put_part, upload, number, body, start, length)
+                etags.append(_attempts(send, body.token))
+            upload.complete(etags, {"sha256": body.sha256}, OCTETS)
+
+    def _put_part(
+        self, upload: MultipartUpload, number: int, body: Body, start: int, length: int
+    ) -> str:
+        return self._put(upload.link(number), body, start, length)
+
+    def _put(self, link: str, body: Body, start: int, length: int) -> str:
+        """Send a range of a file to a presigned link and return the ETag that the store gave it."""
+        headers = _octets(length)
+        if self._control.storage.blockstore_type == "azure":
+            headers["x-ms-blob-type"] = "BlockBlob"
+        with translated():
+            response = self._links.put(link, content=body.chunks(start, length), headers=headers)
+        etag = str(response.headers.get("etag", "")).strip('"')
+        if response.is_error or not etag:
+            # 403 is an expired link; whatever it is, another link is the only thing to try.
+            raise unavailable(f"the object store answered {response.status_code}")
+        return etag
+
+
+def _octets(size_bytes: int) -> dict[str, str]:
+    """Return headers of a body of known size: S3 takes no chunked encoding."""
+    return {"Content-Type": OCTETS, "Content-Length": str(size_bytes)}
+
+
+def _attempts(send: Callable[[], T], token: CancelToken) -> T:
+    """Try a transfer a few times."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return send()
+        except UnavailableError:
+            token.wait(BACKOFF_SECONDS * 2**attempt)
+            token.check()
+    return send()

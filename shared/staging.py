@@ -1,0 +1,331 @@
+"""The staging area: models that were downloaded and not yet uploaded.
+
+``<local_name>/``                    a finished model, with its manifest in ``.lifecycle.json``
+``.partial/<local_name>/<commit>/``  what is being fetched
+``.locks/<local_name>``              locked by whoever changes the model; dies with its process
+
+A finished model appears, and is replaced, by one rename. A directory without a manifest is a model
+that somebody put there by hand: it can be listed and uploaded, and no download replaces it.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from shared.cancellation import CancelToken
+from shared.errors import (
+    InsufficientDiskError,
+    InvalidInputError,
+    NotFoundError,
+    RequestError,
+)
+from shared.requests import LocalName
+from shared.settings import StorageSettings
+
+MANIFEST = ".lifecycle.json"
+#: What was fetched of a model and not finished is deleted after this time without a download of it.
+PARTIAL_KEPT_SECONDS = 7 * 86400.0
+_LOCK_POLL_SECONDS = 0.1
+_READ_ATTEMPTS = 3
+#: Bookkeeping of git and of the hub's client in a directory that was put here by hand.
+_NOT_THE_MODELS = frozenset({".git", ".cache"})
+_LOCAL_NAME: TypeAdapter[str] = TypeAdapter(LocalName)
+
+
+class ManifestFile(BaseModel):
+    """One file as it was when the model was finished."""
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    size_bytes: int
+    sha256: str
+    #: Tells whether the file was touched since.
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, directory: Path, path: str, sha256: str) -> Self:
+        """Describe a verified file of a directory."""
+        stat = (directory / path).stat()
+        return cls(path=path, size_bytes=stat.st_size, sha256=sha256, mtime_ns=stat.st_mtime_ns)
+
+
+class Manifest(BaseModel):
+    """Where a finished model came from, and its files."""
+
+    model_config = ConfigDict(frozen=True)
+
+    source: str
+    repo_id: str
+    #: The commit at the source.
+    revision: str
+    finished_at: datetime
+    files: tuple[ManifestFile, ...]
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """One file of a model in the staging area."""
+
+    #: Relative to the model, with slashes.
+    path: str
+    size_bytes: int
+    #: Hexadecimal; None for a file that did not come by a download or was touched since.
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class StagedModel:
+    """A finished model; ``source``, ``repo_id`` and ``revision`` only if it was downloaded."""
+
+    name: str
+    path: Path
+    modified_at: datetime
+    files: tuple[StagedFile, ...]
+    source: str | None = None
+    repo_id: str | None = None
+    revision: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files."""
+        return sum(file.size_bytes for file in self.files)
+
+
+class StagingArea:
+    """The directory ``tmp/models`` of this host."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self.root = settings.staging_dir.resolve()
+        self._reserve_bytes = settings.reserve_bytes
+
+    def list(self) -> tuple[StagedModel, ...]:
+        """Return all finished models by name, without those that ``open`` refuses."""
+        models = []
+        names = sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        for name in names:
+            with suppress(RequestError):
+                models.append(self.open(name))
+        return tuple(models)
+
+    def open(self, local_name: str) -> StagedModel:
+        """Return a finished model; hold ``lock`` for as long as its files are read."""
+        directory = self._directory(local_name)
+        for _ in range(_READ_ATTEMPTS):
+            with suppress(FileNotFoundError):  # a download may replace the model meanwhile
+                inode = directory.stat().st_ino
+                model = self._read(local_name, directory)
+                if directory.stat().st_ino == inode:
+                    return model
+        raise NotFoundError(
+            f"No model {local_name!r} in the staging area", field="local_model_name"
+        )
+
+    def remove(self, local_name: str, token: CancelToken) -> None:
+        """Delete a finished model; it disappears as a whole."""
+        with self.lock(local_name, token):
+            model = self.open(local_name)
+            self.discard_partials(local_name)
+            model.path.rename(self.partial(local_name, "removed"))
+            self.discard_partials(local_name)
+
+    @contextmanager
+    def lock(self, local_name: str, token: CancelToken, *, shared: bool = False) -> Iterator[None]:
+        """Keep others off a model, or with ``shared`` only those who change it.
+
+        Waits for them, unless the token says stop.
+        """
+        path = self.root / ".locks" / self._directory(local_name).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a") as handle:
+            os.utime(handle.fileno())  # for `collect_expired`
+            while not _locked(handle.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
+                token.wait(_LOCK_POLL_SECONDS)
+                token.check()
+            yield
+
+    def partial(self, local_name: str, commit: str) -> Path:
+        """Return the directory into which a commit is fetched; needs the lock."""
+        directory = self._partials(local_name) / commit
+        former = _manifest(directory)
+        if former and former.revision != commit:  # a kill fell between `_exchange` and its clean-up
+            shutil.rmtree(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def reuse(self, model: StagedModel, directory: Path, wanted: Mapping[str, str]) -> None:
+        """Link into a partial directory what a finished model has of ``wanted``, path → SHA-256."""
+        paths = {file.sha256: file.path for file in model.files if file.sha256}
+        for path, sha256 in wanted.items():
+            target = directory / path
+            if sha256 in paths and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with suppress(OSError):  # no hard links here: the file is fetched
+                    target.hardlink_to(model.path / paths[sha256])
+
+    def require_room(self, size_bytes: int) -> None:
+        """Raise InsufficientDiskError unless that much and the reserve are free."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.root).free
+        if size_bytes + self._reserve_bytes > free:
+            raise InsufficientDiskError(
+                f"{size_bytes:,} bytes are still to come and {self._reserve_bytes:,} must stay "
+                f"free, but the disk of {self.root} has only {free:,}"
+            )
+
+    def publish(self, local_name: str, manifest: Manifest) -> StagedModel:
+        """Make the partial directory of the manifest's commit the model; needs the lock."""
+        directory = self.partial(local_name, manifest.revision)
+        _prune(directory, {file.path for file in manifest.files})
+        with (directory / MANIFEST).open("wb") as out:
+            out.write(manifest.model_dump_json(indent=1).encode())
+            out.flush()
+            os.fsync(out.fileno())
+        for folder, _, _ in os.walk(directory):
+            _sync(Path(folder))
+        _put(directory, self._directory(local_name))
+        _sync(self.root)
+        self.discard_partials(local_name)  # other commits, and the model's former self
+        return self.open(local_name)
+
+    def discard_partials(self, local_name: str) -> None:
+        """Delete what was fetched of a model and is not needed any more; needs the lock."""
+        shutil.rmtree(self._partials(local_name), ignore_errors=True)
+
+    def collect_expired(self) -> None:
+        """Delete the partials that nobody came back for."""
+        expired = time.time() - PARTIAL_KEPT_SECONDS
+        for partials in (self.root / ".partial").glob("*"):
+            with suppress(FileNotFoundError), (self.root / ".locks" / partials.name).open() as lock:
+                old = os.fstat(lock.fileno()).st_mtime < expired
+                if old and _locked(lock.fileno(), fcntl.LOCK_EX):
+                    shutil.rmtree(partials)
+
+    def _partials(self, local_name: str) -> Path:
+        return self.root / ".partial" / self._directory(local_name).name
+
+    def _directory(self, local_name: str) -> Path:
+        try:
+            return self.root / _LOCAL_NAME.validate_python(local_name)
+        except ValidationError as error:
+            raise InvalidInputError(
+                f"{local_name!r} is not the name of a model in the staging area",
+                field="local_model_name",
+            ) from error
+
+    def _read(self, name: str, directory: Path) -> StagedModel:
+        manifest = _manifest(directory)
+        known = {file.path: file for file in manifest.files} if manifest else {}
+        files, newest_ns = [], directory.stat().st_mtime_ns
+        for path in self._walk(directory, by_hand=manifest is None):
+            stat = (directory / path).stat()
+            newest_ns = max(newest_ns, stat.st_mtime_ns)
+            was = known.get(path)
+            same = was and (was.size_bytes, was.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+            files.append(StagedFile(path, stat.st_size, was.sha256 if was and same else None))
+        return StagedModel(
+            name=name,
+            path=directory,
+            modified_at=manifest.finished_at if manifest else _time(newest_ns),
+            files=tuple(sorted(files, key=lambda file: file.path)),
+            source=manifest.source if manifest else None,
+            repo_id=manifest.repo_id if manifest else None,
+            revision=manifest.revision if manifest else None,
+        )
+
+    def _walk(self, directory: Path, *, by_hand: bool) -> Iterator[str]:
+        """Yield the paths of a model's files; refuse what is not a file inside the staging area."""
+        if not directory.resolve(strict=True).is_relative_to(self.root) or not directory.is_dir():
+            raise _refused(directory)
+        for folder, folders, names in os.walk(directory):
+            for path in (Path(folder, name) for name in folders):
+                if path.is_symlink():
+                    raise _refused(path)
+            if by_hand and Path(folder) == directory:
+                folders[:] = [name for name in folders if name not in _NOT_THE_MODELS]
+            for path in (Path(folder, name) for name in names):
+                real = path.resolve(strict=True)
+                if not real.is_relative_to(self.root) or not real.is_file():
+                    raise _refused(path)
+                if path != directory / MANIFEST:
+                    yield path.relative_to(directory).as_posix()
+
+
+def _refused(path: Path) -> InvalidInputError:
+    return InvalidInputError(
+        f"{path} is not a file or directory inside the staging area", field="local_model_name"
+    )
+
+
+def _manifest(directory: Path) -> Manifest | None:
+    try:
+        return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValidationError):
+        return None
+
+
+def _time(ns: int) -> datetime:
+    return datetime.fromtimestamp(ns / 1e9, tz=UTC)
+
+
+def _locked(descriptor: int, mode: int) -> bool:
+    try:
+        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _prune(directory: Path, keep: set[str]) -> None:
+    """Delete what an earlier download of the same commit, with other patterns, left behind."""
+    for folder, _, names in os.walk(directory, topdown=False):
+        for path in (Path(folder, name) for name in names):
+            if path.relative_to(directory).as_posix() not in keep:
+                path.unlink()
+        with suppress(OSError):  # not empty
+            Path(folder).rmdir()
+
+
+def _sync(directory: Path) -> None:
+    """Make a directory's entries survive a power cut."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _put(new: Path, place: Path) -> None:
+    """Move a directory to its place; what is there, if anything, ends up where the new one was."""
+    if not place.exists():
+        new.rename(place)
+        return
+    try:
+        _exchange(new, place)
+    except OSError as error:
+        if error.errno not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
+            raise
+        # Without the system call (macOS, NFS) the model is gone between the two renames.
+        place.rename(new.with_name("replaced"))
+        new.rename(place)
+
+
+def _exchange(first: Path, second: Path) -> None:
+    """Swap two directories in one step, by Linux' renameat2."""
+    at_cwd, rename_exchange = -100, 2
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(first))

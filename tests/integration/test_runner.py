@@ -1,0 +1,217 @@
+"""The runner on a real ledger: every way a job can leave it."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from shared.errors import (
+    InvalidInputError,
+    OutOfMemoryError,
+    UnavailableError,
+)
+from shared.jobs import Job, JobKind, JobState, Progress
+from shared.ledger import Ledger, NewJob
+from shared.settings import LedgerSettings
+from tests.processes import wait_until
+from workers.context import JobContext
+from workers.heartbeat import Heartbeat
+from workers.runner import JobFailedError, Runner, Work
+
+
+class Bench:
+    """A ledger with one worker's runner, whose work each test brings."""
+
+    def __init__(self, ledger: Ledger, settings: LedgerSettings) -> None:
+        self.ledger = ledger
+        self.settings = settings
+        self.heartbeat = Heartbeat(ledger, 0.05, lambda in_flight: None)
+
+    def submit(self, **changes: Any) -> Job:
+        fields = {
+            "kind": JobKind.DOWNLOAD,
+            "request": {},
+            "queue": "downloads",
+            "model": "m",
+            "max_attempts": 2,
+        }
+        return self.ledger.accept(NewJob(**(fields | changes)))[0]
+
+    def runner(self, work: Work) -> Runner:
+        return Runner("cpu@a", self.ledger, self.heartbeat, {JobKind.DOWNLOAD: work}, self.settings)
+
+    def run(self, work: Work, **changes: Any) -> Job:
+        job = self.submit(**changes)
+        runner = self.runner(work)
+        try:
+            runner.run(job.id)
+        except JobFailedError:
+            pass
+        return self.ledger.get(job.id)
+
+
+@pytest.fixture
+def bench(ledger: Ledger, ledger_settings: LedgerSettings) -> Iterator[Bench]:
+    bench = Bench(ledger, ledger_settings)
+    thread = threading.Thread(target=bench.heartbeat.run)
+    thread.start()
+    yield bench
+    bench.heartbeat.stop()
+    thread.join()
+
+
+def raising(error: BaseException) -> Work:
+    def work(context: JobContext) -> dict[str, Any]:
+        raise error
+
+    return work
+
+
+def until_stopped(started: threading.Event) -> Work:
+    """Work that goes on until its token says stop."""
+
+    def work(context: JobContext) -> dict[str, Any]:
+        started.set()
+        assert context.token.wait(30)
+        context.check()
+        raise AssertionError("unreachable")
+
+    return work
+
+
+def in_background(work: Callable[[], object]) -> threading.Thread:
+    def quietly() -> None:
+        try:
+            work()
+        except JobFailedError:
+            pass
+
+    thread = threading.Thread(target=quietly)
+    thread.start()
+    return thread
+
+
+def test_result_and_exact_progress_are_kept(bench: Bench) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        for done in range(101):
+            context.report(done, 100, "bytes", "file")
+        return {"files": 1}
+
+    job = bench.run(work)
+    assert (job.state, job.result) == (JobState.SUCCEEDED, {"files": 1})
+    assert job.progress == Progress(completed=100, total=100, unit="bytes", message="file")
+
+
+def test_error_of_the_request_fails_at_once(bench: Bench) -> None:
+    job = bench.run(raising(InvalidInputError("no such task", field="task")))
+    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    assert job.error is not None
+    assert job.error.code == "invalid_input"
+    assert job.error.errors[0].field == "task"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UnavailableError("hub down", code="hub_unavailable"), "hub_unavailable"),
+        (OutOfMemoryError("full"), "out_of_memory"),
+        (MemoryError(), "out_of_memory"),
+    ],
+)
+def test_error_that_may_pass_is_tried_again_then_fails(
+    bench: Bench, error: BaseException, code: str
+) -> None:
+    job = bench.run(raising(error))
+    assert job.state is JobState.QUEUED
+    assert job.available_at > job.created_at
+    runner = bench.runner(raising(error))
+
+    def failed() -> bool:
+        try:
+            runner.run(job.id)
+        except JobFailedError:
+            pass
+        return bench.ledger.get(job.id).state is JobState.FAILED
+
+    wait_until(failed, what="last attempt")
+    ended = bench.ledger.get(job.id)
+    assert ended.error is not None
+    assert ended.error.code == code
+    assert "after 2 attempts" in ended.error.detail
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), KeyError("x")])
+def test_defect_is_an_ordinary_failure(bench: Bench, error: BaseException) -> None:
+    job = bench.run(raising(error))
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "internal_error"
+
+
+def test_cancel_stops_the_work_and_then_shows(bench: Bench) -> None:
+    started = threading.Event()
+    job = bench.submit()
+    thread = in_background(lambda: bench.runner(until_stopped(started)).run(job.id))
+    assert started.wait(10)
+    bench.ledger.cancel(job.id)
+    thread.join(10)
+    assert bench.ledger.get(job.id).state is JobState.CANCELLED
+
+
+def test_deadline_stops_the_work(bench: Bench) -> None:
+    job = bench.run(until_stopped(threading.Event()), lifetime_seconds=0.3)
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "deadline_exceeded"
+
+
+def test_lost_lease_stops_the_work_and_writes_nothing(bench: Bench) -> None:
+    started = threading.Event()
+    job = bench.submit()
+    thread = in_background(lambda: bench.runner(until_stopped(started)).run(job.id))
+    assert started.wait(10)
+    bench.ledger.requeue(bench.ledger.get(job.id), counts=False)
+    other = bench.ledger.claim(job.id, "cpu@b")
+    thread.join(10)
+    assert bench.ledger.get(job.id) == other
+
+
+def test_drain_gives_the_job_back_without_using_up_an_attempt(bench: Bench) -> None:
+    started = threading.Event()
+    job = bench.submit()
+    runner = bench.runner(until_stopped(started))
+    thread = in_background(lambda: runner.run(job.id))
+    assert started.wait(10)
+    runner.stop_claiming()
+    assert bench.heartbeat.drain(grace_seconds=0.1, stop_seconds=10)
+    thread.join(10)
+    back = bench.ledger.get(job.id)
+    assert (back.state, back.attempts) == (JobState.QUEUED, 0)
+    runner.run(job.id)
+    assert bench.ledger.get(job.id).state is JobState.QUEUED, "a draining worker claims nothing"
+
+
+def test_end_is_written_through_an_outage_of_redis(
+    bench: Bench, redis_client: "redis.Redis"
+) -> None:
+    # A paused Redis answers nobody: the first write of the end times out.
+    def work(context: JobContext) -> dict[str, Any]:
+        redis_client.client_pause(2500)
+        return {"done": True}
+
+    job = bench.run(work)
+    assert (job.state, job.result) == (JobState.SUCCEEDED, {"done": True})
+
+
+def test_tokens_arrive_in_order(bench: Bench, redis_client: "redis.Redis") -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        for piece in ("Hello", ", ", "world"):
+            context.emit(piece)
+        return {}
+
+    job = bench.run(work)
+    entries = redis_client.xrange(f"{bench.settings.prefix}:events:{job.id}")
+    names = [fields["event"] for _, fields in entries]
+    assert names == ["state", "state", "token", "token", "token", "state", "done"]

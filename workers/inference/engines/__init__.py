@@ -1,0 +1,1 @@
+"""What runs models; one engine per module."""

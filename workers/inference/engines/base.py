@@ -1,0 +1,75 @@
+"""The contract of an engine: how a model is judged, loaded, run and unloaded."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from shared.models import ModelVersion
+from shared.settings import Settings
+from shared.tasks import Task
+from workers.inference.calls import InferenceCall
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where an engine finds a model, and what it is wanted for."""
+
+    version: ModelVersion
+    task: Task
+    #: The snapshot; None for engines that keep their models themselves.
+    directory: Path | None
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory; engines add what they need to run it."""
+
+    #: The class that the model's configuration names, by which handlers may be specialised.
+    architecture: str | None
+    #: What the model can be asked for.
+    tasks: frozenset[Task]
+    #: Measured after the load.
+    size_bytes: int
+    device: str
+
+
+ModelT = TypeVar("ModelT", bound=LoadedModel)
+
+
+class BaseEngine(ABC, Generic[ModelT]):
+    """Runs models of one kind. One instance serves all threads of a process."""
+
+    #: The word that requests and versions name it by.
+    name: ClassVar[str]
+    supported_tasks: ClassVar[frozenset[Task]]
+
+    def __init__(self, settings: Settings) -> None:
+        """Keep the settings; connect to nothing yet."""
+        self.settings = settings
+
+    def check_model(self, source: ModelSource) -> None:  # noqa: B027 - engines may trust their models
+        """Raise if the model is unsafe, incomplete or unfit for the task; cheap, before any load."""
+
+    @abstractmethod
+    def estimate_bytes(self, source: ModelSource) -> int:
+        """Return what the model will take in memory, without loading it."""
+
+    @abstractmethod
+    def load_model(self, source: ModelSource) -> ModelT:
+        """Load the model; leave nothing behind on an error."""
+
+    @abstractmethod
+    def infer(self, model: ModelT, inputs: Any, call: InferenceCall) -> Any:
+        """Run the model on what the handler prepared; handler and engine agree on both types.
+
+        Looks at ``call.token`` as often as it can. Raises ``OutOfMemoryError`` where memory ran out.
+        """
+
+    @abstractmethod
+    def unload_model(self, model: ModelT) -> None:
+        """Free all that the model takes, even if somebody still holds ``model``."""
+
+    def health(self) -> dict[str, Any]:
+        """Say what the engine runs on; raise ``UnavailableError`` if it cannot run now."""
+        return {}

@@ -1,0 +1,97 @@
+"""Which handlers and engines there are: the built-in ones, plugins, and what is added by hand.
+
+A plugin is a package with entry points; nothing here changes for it:
+
+    [project.entry-points."lifecycle.engines"]
+    vllm = "my_package:VllmEngine"
+    [project.entry-points."lifecycle.handlers"]
+    "text-generation:vllm" = "my_package:VllmTextHandler"
+
+A handler's variant is an engine's name, or ``engine:Architecture`` to specialise it.
+"""
+
+import threading
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from shared.errors import InternalError
+from shared.tasks import Task
+from workers.inference.engines.base import BaseEngine
+from workers.inference.handlers.base import BaseModelHandler
+
+HandlerClass = type[BaseModelHandler[Any]]
+EngineClass = type[BaseEngine[Any]]
+
+ENGINES = "lifecycle.engines"
+HANDLERS = "lifecycle.handlers"
+
+_HERE = "workers.inference"
+#: Entry points as a plugin's are, so that torch is imported only where an engine is asked for.
+_BUILT_IN = (
+    EntryPoint("transformers", f"{_HERE}.engines.transformers_engine:TransformersEngine", ENGINES),
+    EntryPoint(
+        "text-generation:transformers",
+        f"{_HERE}.handlers.text_generation:TextGenerationHandler",
+        HANDLERS,
+    ),
+)
+
+
+class HandlerRegistry:
+    """Finds handler and engine classes by name; what is registered later wins."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: dict[str, dict[str, EntryPoint]] | None = None
+        self._handlers: dict[str, HandlerClass] = {}
+        self._engines: dict[str, EngineClass] = {}
+
+    def register_handler_manually(self, task: str, variant: str, cls: HandlerClass) -> None:
+        """Serve ``task`` by ``cls`` where the variant fits."""
+        if not (isinstance(cls, type) and issubclass(cls, BaseModelHandler)):
+            raise InternalError(f"{cls!r} is not a BaseModelHandler")
+        with self._lock:
+            self._handlers[f"{Task(task).value}:{variant}"] = cls
+
+    def register_engine_manually(self, cls: EngineClass) -> None:
+        """Offer an engine under its own name."""
+        if not (isinstance(cls, type) and issubclass(cls, BaseEngine)):
+            raise InternalError(f"{cls!r} is not a BaseEngine")
+        with self._lock:
+            self._engines[cls.name] = cls
+
+    def engine(self, name: str) -> EngineClass | None:
+        """Return the engine's class; None if there is none of that name."""
+        if name not in self._engines and (point := self._entry_points(ENGINES).get(name)):
+            self.register_engine_manually(point.load())
+        return self._engines.get(name)
+
+    def handler(self, task: Task, variant: str) -> HandlerClass | None:
+        """Return the class registered for exactly this variant; None if there is none."""
+        name = f"{task.value}:{variant}"
+        if name not in self._handlers and (point := self._entry_points(HANDLERS).get(name)):
+            self.register_handler_manually(task, variant, point.load())
+        return self._handlers.get(name)
+
+    def engines(self) -> list[str]:
+        """Return the names of all engines."""
+        return sorted({*self._engines, *self._entry_points(ENGINES)})
+
+    def handlers(self) -> list[str]:
+        """Return all handlers as ``task:variant``."""
+        return sorted({*self._handlers, *self._entry_points(HANDLERS)})
+
+    def _entry_points(self, group: str) -> dict[str, EntryPoint]:
+        """Return the group's entry points by name; looked up once."""
+        with self._lock:
+            if self._found is None:
+                found = [*_BUILT_IN, *entry_points(group=ENGINES), *entry_points(group=HANDLERS)]
+                self._found = {
+                    group: {point.name: point for point in found if point.group == group}
+                    for group in (ENGINES, HANDLERS)
+                }
+            return self._found[group]
+
+
+#: Where packages add handlers by hand; managers use it unless they are given another.
+model_registry = HandlerRegistry()

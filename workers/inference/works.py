@@ -1,0 +1,42 @@
+"""What a GPU worker does: inference, and what it tells of itself."""
+
+from collections.abc import Callable
+from typing import Any
+
+from celery.worker.control import control_command
+
+from shared.jobs import JobKind
+from shared.lakefs import LakeFSStore
+from shared.registry import ModelRegistry
+from shared.requests import InferRequest
+from shared.settings import Settings
+from workers.context import JobContext
+from workers.inference.manager import build_manager
+from workers.runner import Work
+
+
+def inference_works(
+    settings: Settings,
+) -> tuple[dict[JobKind, Work], Callable[[], dict[str, Any]]]:
+    """Build the inference job on its real collaborators, and the worker's report of itself."""
+    manager = build_manager(settings, ModelRegistry(settings.mlflow), LakeFSStore(settings.lakefs))
+
+    def infer(context: JobContext) -> dict[str, Any]:
+        request = InferRequest.model_validate(context.job.request)
+        return manager.infer(
+            request.task,
+            request.engine,
+            request.model_name,
+            request.data,
+            request.options,
+            version=request.version,
+            stage=request.stage,
+            token=context.token,
+            on_token=context.emit if request.stream else None,
+        )
+
+    @control_command(name="clear_cache", args=[("model_name", str)], signature="[model_name]")  # type: ignore[untyped-decorator]
+    def clear_cache(state: object, model_name: str | None = None) -> dict[str, Any]:  # noqa: ARG001
+        return manager.clear_cache(model_name)
+
+    return {JobKind.INFER: infer}, lambda: {"inference": manager.get_stats()}

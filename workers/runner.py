@@ -1,0 +1,154 @@
+"""Runs one job from claim to end. The only place that catches everything."""
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import structlog
+
+from shared.cancellation import CancelToken
+from shared.errors import (
+    CancelledError,
+    DrainingError,
+    ErrorInfo,
+    InternalError,
+    Interruption,
+    LeaseLostError,
+    LifecycleError,
+    OutOfMemoryError,
+    UnavailableError,
+)
+from shared.jobs import Job, JobKind, JobState
+from shared.ledger import Ledger
+from shared.settings import LedgerSettings
+from workers.context import JobContext
+from workers.heartbeat import Heartbeat
+
+#: The work of one kind: takes the job's context, returns the job's result.
+Work = Callable[[JobContext], dict[str, Any]]
+
+#: Between two tries to write an end down while Redis is away.
+SETTLE_RETRY_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class JobFailedError(Exception):
+    """Tells Celery, and so Flower, that a job did not succeed; the ledger knows why."""
+
+
+class Runner:
+    """Claims jobs and does them."""
+
+    def __init__(
+        self,
+        name: str,
+        ledger: Ledger,
+        heartbeat: Heartbeat,
+        works: Mapping[JobKind, Work],
+        settings: LedgerSettings,
+    ) -> None:
+        self._name = name
+        self._ledger = ledger
+        self._heartbeat = heartbeat
+        self._works = works
+        self._settings = settings
+        self._draining = False
+
+    def stop_claiming(self) -> None:
+        """Leave further hints to other workers."""
+        self._draining = True
+
+    def run(self, job_id: str) -> None:
+        """Do a job if it is to be had; raise ``JobFailedError`` if it did not succeed."""
+        if self._draining:
+            return
+        job = self._ledger.claim(job_id, self._name)
+        if job is None:
+            return
+        with structlog.contextvars.bound_contextvars(job_id=job.id, kind=job.kind.value):
+            log.info("job started", model=job.model, attempt=job.attempts)
+            token = CancelToken()
+            with self._heartbeat.watching(job, token):
+                context = self._context(job, token)
+                result, error = self._work(context)
+                settled = self._settle(context, result, error)
+            log.info("job left", state=settled, error=error.specific_code if error else None)
+            if error is not None:
+                raise JobFailedError(f"{error.specific_code}: {error.detail}")
+
+    def _context(self, job: Job, token: CancelToken) -> JobContext:
+        def report(event: Callable[[], bool]) -> None:
+            # Progress is worth no failure: what Redis misses now, the next report brings.
+            try:
+                if not event():
+                    token.cancel(LeaseLostError(f"job {job.id} belongs to another worker"))
+            except UnavailableError as error:
+                log.warning("report not written", reason=error.detail)
+
+        return JobContext(
+            job,
+            token,
+            write_progress=lambda progress: report(
+                lambda: self._ledger.report_progress(job, progress)
+            ),
+            write_token=lambda text: report(lambda: self._ledger.report_token(job, text)),
+        )
+
+    def _work(self, context: JobContext) -> tuple[dict[str, Any] | None, LifecycleError | None]:
+        try:
+            context.check()
+            result = self._works[context.job.kind](context)
+            context.flush()
+        except LifecycleError as error:
+            return None, error
+        except MemoryError:
+            return None, OutOfMemoryError("the worker has no memory for this job now")
+        # A SystemExit or a MemoryError that leaves the body costs the pool its slot (field notes).
+        except BaseException as error:  # noqa: BLE001 - the outermost runner
+            log.exception("defect in a job")
+            return None, InternalError(f"{type(error).__name__}: {error}")
+        return result, None
+
+    def _settle(
+        self, context: JobContext, result: dict[str, Any] | None, error: LifecycleError | None
+    ) -> str:
+        """Write down how the work went, through an outage of Redis, until it is known."""
+        while True:
+            try:
+                return self._write_end(context.job, result, error)
+            except UnavailableError as outage:
+                log.warning("end not written yet", reason=outage.detail)
+                self._heartbeat.pause(SETTLE_RETRY_SECONDS)
+
+    def _write_end(
+        self, job: Job, result: dict[str, Any] | None, error: LifecycleError | None
+    ) -> str:
+        ledger = self._ledger
+        if error is None:
+            kept = ledger.finish(job, JobState.SUCCEEDED, result=result)
+        elif isinstance(error, LeaseLostError):
+            return "lost"
+        elif isinstance(error, DrainingError):
+            kept = ledger.requeue(job, counts=False)
+        elif isinstance(error, CancelledError):
+            kept = ledger.finish(job, JobState.CANCELLED)
+        elif error.retryable and job.attempts < job.max_attempts:
+            kept = ledger.requeue(job, delay_seconds=self._backoff(job), error=error.info())
+        else:
+            kept = ledger.finish(job, JobState.FAILED, error=_final(error, job))
+        return ledger.get(job.id).state.value if kept else "lost"
+
+    def _backoff(self, job: Job) -> float:
+        """Return the wait before the next attempt: doubling, with jitter of a half."""
+        longest = self._settings.backoff_seconds * 2 ** (job.attempts - 1)
+        bounded: float = min(longest, self._settings.backoff_max_seconds)
+        return bounded * random.uniform(0.5, 1)  # noqa: S311 - jitter
+
+
+def _final(error: LifecycleError, job: Job) -> ErrorInfo:
+    info = error.info()
+    if error.retryable or isinstance(error, Interruption):
+        tries = "attempt" if job.attempts == 1 else "attempts"
+        return info.model_copy(update={"detail": f"{info.detail} (after {job.attempts} {tries})"})
+    return info
