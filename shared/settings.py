@@ -18,6 +18,8 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from shared.tasks import KeepAlive
+
 MIB = 1024 * 1024
 GIB = 1024 * MIB
 
@@ -165,6 +167,17 @@ class OllamaSettings(Group):
     model_config = SettingsConfigDict(env_prefix="OLLAMA_")
 
     host: str = Field("http://127.0.0.1:11434", description="Ollama's address.")
+    timeout_seconds: float = Field(
+        5.0, gt=0, description="For a connection, and for each answer that is not streamed."
+    )
+    auto_pull: bool = Field(
+        False, description="Pull a registered model that the server lacks when it is asked for."
+    )
+    keep_alive: KeepAlive | None = Field(
+        None,
+        description="How long Ollama keeps a model in memory after its last use: `10m`, or "
+        "seconds; negative: for ever. Ollama's own default if not set.",
+    )
 
 
 class StorageSettings(Group):

@@ -37,7 +37,7 @@ MANIFEST = ".lifecycle.json"
 #: What was fetched of a model and not finished is deleted after this time without a download of it.
 PARTIAL_KEPT_SECONDS = 7 * 86400.0
 _LOCK_POLL_SECONDS = 0.1
-_READ_ATTEMPTS = 3
+_READ_ATTEMPTS = 10
 #: Bookkeeping of git and of the hub's client in a directory that was put here by hand.
 _NOT_THE_MODELS = frozenset({".git", ".cache"})
 _LOCAL_NAME: TypeAdapter[str] = TypeAdapter(LocalName)

@@ -1,9 +1,9 @@
 """Inference tasks, engines and the options that a request may set."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Task(StrEnum):
@@ -51,6 +51,83 @@ class GenerationOptions(Options):
     #: The answer ends before the first of these.
     stop: str | tuple[str, ...] | None = None
 
+
+def _not_in_ollama(value: object) -> object:
+    if value is not None:
+        raise ValueError("Ollama has no such option")
+    return value
+
+
+_NotInOllama = BeforeValidator(_not_in_ollama)
+
+#: A time as Ollama takes it: ``10m`` or ``1h30m``, or seconds; negative is for ever.
+KeepAlive = Annotated[
+    Annotated[float, Field(allow_inf_nan=False)]
+    | Annotated[str, Field(pattern=r"^-?([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h))+$")],
+    Field(union_mode="left_to_right"),
+]
+
+
+class OllamaOptions(GenerationOptions):
+    """Options of models on Ollama: the common ones that it can do, and all of its own.
+
+    Its own are those that its client or its documentation knows. Which of them a server honours
+    depends on its version and the model; it ignores the others.
+    """
+
+    max_length: Annotated[int | None, _NotInOllama] = None
+    num_beams: Annotated[int | None, _NotInOllama] = None
+    early_stopping: Annotated[bool | None, _NotInOllama] = None
+    length_penalty: Annotated[float | None, _NotInOllama] = None
+
+    #: Tokens of the answer; -1 is no limit, -2 is until the context is full.
+    num_predict: Annotated[int, Field(ge=-2)] | None = None
+    draft_num_predict: Annotated[int, Field(ge=0)] | None = None
+    repeat_penalty: Annotated[float, Field(ge=0)] | None = None
+    repeat_last_n: Annotated[int, Field(ge=-1)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    penalize_newline: bool | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    typical_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    tfs_z: float | None = None
+    mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
+    mirostat_tau: float | None = None
+    mirostat_eta: float | None = None
+    num_keep: int | None = None
+
+    #: Tokens of prompt and answer that the model is loaded for; another value loads it again.
+    num_ctx: Annotated[int, Field(ge=1)] | None = None
+    num_batch: Annotated[int, Field(ge=1)] | None = None
+    num_gpu: Annotated[int, Field(ge=-1)] | None = None
+    main_gpu: int | None = None
+    num_thread: Annotated[int, Field(ge=0)] | None = None
+    numa: bool | None = None
+    low_vram: bool | None = None
+    f16_kv: bool | None = None
+    logits_all: bool | None = None
+    vocab_only: bool | None = None
+    use_mmap: bool | None = None
+    use_mlock: bool | None = None
+    embedding_only: bool | None = None
+
+    #: Beside Ollama's options in its requests: for this model's stay in memory, for models that
+    #: think, and for answers in JSON.
+    keep_alive: KeepAlive | None = None
+    think: bool | Literal["low", "medium", "high", "max"] | None = None
+    format: Literal["json"] | dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_name(self) -> Self:
+        """Refuse an option that is given under both of its names."""
+        for common, own in OLLAMA_NAMES.items():
+            if getattr(self, common) is not None and getattr(self, own) is not None:
+                raise ValueError(f"{common} and {own} are the same option: give one of them")
+        return self
+
+
+#: Common names of options, and Ollama's for the same.
+OLLAMA_NAMES = {"max_new_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
 
 #: The options of each task.
 OPTIONS: dict[Task, type[Options]] = dict.fromkeys(Task, GenerationOptions)

@@ -127,6 +127,6 @@ class Worker:
 
 
 def _define_celery_task(app: Celery, kind: JobKind, runner: Runner) -> None:
-    @app.task(name=CELERY_TASKS[kind], throws=(JobFailedError,))
+    @app.task(name=CELERY_TASKS[kind], throws=(JobFailedError,))  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
         runner.run(job_id)

@@ -155,13 +155,14 @@ def _gpu_workers(services: Services) -> dict[str, dict[str, Any]]:
     }
 
 
-def _summed(stats: list[dict[str, Any]]) -> dict[str, Any]:
+def _summed(workers: list[dict[str, Any]]) -> dict[str, Any]:
     """Add up the counts of all workers, and derive the rates from the sums."""
-    names = ("requests", "succeeded", "failed", "hits", "misses")
     total: dict[str, Any] = {
-        name: sum(worker.get(name, 0) for worker in stats) for name in names
+        name: sum(worker[name] for worker in workers)
+        for name in ("requests", "in_flight", "succeeded", "failed", "cancelled")
     }
-    served, looked_up = total["requests"], total["hits"] + total["misses"]
-    total["success_rate"] = total["succeeded"] / served if served else None
+    total |= {name: sum(worker["cache"][name] for worker in workers) for name in ("hits", "misses")}
+    judged, looked_up = total["succeeded"] + total["failed"], total["hits"] + total["misses"]
+    total["success_rate"] = total["succeeded"] / judged if judged else None
     total["cache_hit_rate"] = total["hits"] / looked_up if looked_up else None
     return total

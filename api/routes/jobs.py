@@ -1,11 +1,13 @@
 """Jobs: list, look at, wait for, follow, cancel, retry."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.sse import EventSourceResponse, format_sse_event
+from fastapi.responses import StreamingResponse
+from fastapi.sse import format_sse_event
 
 from api.services import Provided, Services
 from api.views import JobPage, JobView
@@ -61,7 +63,7 @@ async def get_job(
 @router.get(
     "/{job_id}/events",
     summary="Follow a job",
-    response_class=EventSourceResponse,
+    response_class=StreamingResponse,
     responses={
         200: {
             "content": {
@@ -84,11 +86,12 @@ async def follow_job(
             description="Go on after this event; without it, the stream starts with the job.",
         ),
     ] = None,
-) -> EventSourceResponse:
+) -> StreamingResponse:
     """Send the job's events: `state`, `progress`, `token`, and `done` as the last."""
     await run_in_threadpool(services.ledger.get, job_id)
-    return EventSourceResponse(
+    return StreamingResponse(
         _sent_events(services, request, job_id, last_event_id or "0"),
+        media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
 
@@ -103,7 +106,7 @@ async def _sent_events(
                     return
                 yield format_sse_event(comment="still here")
             else:
-                yield format_sse_event(data_str=event.data, event=event.name, id=event.id)
+                yield format_sse_event(data_str=json.dumps(event.data, ensure_ascii=False), event=event.name, id=event.id)
     except UnavailableError:
         # The stream has begun: the client sees it end and comes back with its Last-Event-ID.
         return

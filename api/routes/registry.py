@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from api.components import probe_all
 from api.services import Provided
 from api.views import Message, ModelsHealth, VersionView
+from shared.lakefs import Repository
 from shared.requests import RegisteredName, Stage, Version
 
 router = APIRouter(prefix="/models", tags=["registry"])
@@ -56,7 +57,7 @@ def _local(name: str, size_bytes: int, modified_at: datetime) -> dict[str, Any]:
 
 
 @router.get("/lakefs_repos", summary="Repositories of lakeFS")
-def lakefs_repos(services: Provided) -> list[dict[str, Any]]:
+def lakefs_repos(services: Provided) -> list[Repository]:
     """Return the repositories that uploads may go to."""
     return services.store.repositories()
 

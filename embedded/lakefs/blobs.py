@@ -95,9 +95,13 @@ class BlobStore:
         writer.move_to(folder / f"{number}-{etag}")
         return etag
 
-    def part(self, upload_id: str, number: int, etag: str) -> Path:
-        """Return the file of a part, which may not exist."""
-        return self._parts / upload_id / f"{number}-{etag}"
+    def parts(self, upload_id: str) -> dict[tuple[int, str], Path]:
+        """Return the files of the parts that have arrived, by number and ETag."""
+        found = {}
+        for file in (self._parts / upload_id).glob("*"):
+            number, _, etag = file.name.partition("-")
+            found[int(number), etag] = file
+        return found
 
     def drop_parts(self, upload_id: str) -> None:
         """Forget the parts of an upload."""

@@ -1,10 +1,13 @@
 """JSON bodies that clients send, with lakeFS's field names."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from embedded.lakefs.changes import Strategy
+
+#: Only what can be sent in a header.
+ContentType = Annotated[str, Field(pattern=r"^[ -~]*$")]
 
 
 class Body(BaseModel):
@@ -141,7 +144,7 @@ class StagingMetadata(Body):
     checksum: str
     size_bytes: int
     user_metadata: dict[str, str] = {}
-    content_type: str = ""
+    content_type: ContentType = ""
     #: Unix seconds.
     mtime: int | None = None
     force: bool = False
@@ -166,7 +169,7 @@ class CompletePresignMultipartUpload(Body):
     physical_address: str
     parts: list[UploadPart]
     user_metadata: dict[str, str] = {}
-    content_type: str = ""
+    content_type: ContentType = ""
 
 
 class AbortPresignMultipartUpload(Body):

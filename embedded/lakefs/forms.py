@@ -30,15 +30,21 @@ async def content_of(request: Request) -> Content:
     message = Message()
     message["content-type"] = header
     if message.get_content_type() != "multipart/form-data":
-        return Content(header, request.stream())
+        return Content(_printable(header), request.stream())
     boundary = message.get_boundary()
     if not boundary:
         raise InvalidError("no multipart boundary param in Content-Type")
     form = _Form(request.stream(), b"\r\n--" + boundary.encode())
     async for part in form.parts():
         if part.get_param("name", header="content-disposition") == "content":
-            return Content(part.get("content-type", DEFAULT_CONTENT_TYPE), form.rest_of_part())
+            header = part.get("content-type", DEFAULT_CONTENT_TYPE)
+            return Content(_printable(header), form.rest_of_part())
     raise InvalidError("multipart upload missing key 'content': http: no such file")
+
+
+def _printable(header: str) -> str:
+    """Return what of a header can be sent back in one."""
+    return "".join(character for character in header if " " <= character <= "~")
 
 
 class _Form:

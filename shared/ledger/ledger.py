@@ -131,7 +131,7 @@ class Ledger:
         """Return whether a job has ended, or is forgotten."""
         with redis_errors():
             state = self._redis.hget(self._key("job", job_id), "state")
-        return state is None or JobState(state).terminal
+        return state is None or JobState(str(state)).terminal
 
     def ping(self) -> None:
         """Raise ``UnavailableError`` if Redis does not answer."""

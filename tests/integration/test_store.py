@@ -19,7 +19,8 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
-from shared.lakefs import LakeFSStore, writer
+from shared.lakefs import LakeFSStore
+from shared.lakefs.body import Body
 from shared.settings import LakeFSSettings
 from tests.processes import free_port
 
@@ -50,7 +51,11 @@ def put(
     store: LakeFSStore, repo: str, path: str, file: Path, sha256: str, **changes: Any
 ) -> list[int]:
     counts: list[int] = []
-    arguments = {"sha256": sha256, "token": CancelToken(), "on_bytes": counts.append} | changes
+    arguments: dict[str, Any] = {
+        "sha256": sha256,
+        "token": CancelToken(),
+        "on_bytes": counts.append,
+    } | changes
     store.put(repo, "main", path, file, **arguments)
     return counts
 
@@ -120,7 +125,7 @@ def test_a_cut_upload_is_sent_again_and_counted_once(
     any_store: LakeFSStore, any_repo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sha256 = write_file(tmp_path / "out", 11 * MIB)
-    cuts = cut_once(monkeypatch, writer.Body, "chunks", 2 * MIB)
+    cuts = cut_once(monkeypatch, Body, "chunks", 2 * MIB)
     counts = put(any_store, any_repo, "a", tmp_path / "out", sha256)
     assert cuts
     assert min(counts) < 0

@@ -18,7 +18,16 @@ import structlog
 from shared.cancellation import CancelToken
 from shared.errors import Interruption, LifecycleError, ModelLoadError, OutOfMemoryError
 from workers.inference.memory import release_memory
-from workers.inference.residents import Eviction, K, Loader, Resident, Residents, State, T
+from workers.inference.residents import (
+    CachedModel,
+    Eviction,
+    K,
+    Loader,
+    Resident,
+    Residents,
+    State,
+    T,
+)
 
 log = structlog.get_logger()
 
@@ -33,19 +42,6 @@ class Lease(Generic[T]):
     model: T
     #: Whether it was there already.
     hit: bool
-
-
-@dataclass(frozen=True)
-class CachedModel(Generic[K]):
-    """A model of the cache at one moment."""
-
-    key: K
-    state: State
-    size_bytes: int
-    leases: int
-    pinned: bool
-    hits: int
-    idle_seconds: float
 
 
 class ModelCache(Generic[K, T]):
@@ -115,18 +111,7 @@ class ModelCache(Generic[K, T]):
         """Return what is in the cache, the least recently used first."""
         with self._changed:
             now = self._clock()
-            return [
-                CachedModel(
-                    key=r.key,
-                    state=r.state,
-                    size_bytes=r.size_bytes or 0,
-                    leases=r.leases,
-                    pinned=r.pinned,
-                    hits=r.hits,
-                    idle_seconds=now - r.used_at if r.idle else 0.0,
-                )
-                for r in self._residents
-            ]
+            return [resident.view(now) for resident in self._residents]
 
     def stats(self) -> dict[str, Any]:
         """Return the budget, what of it is used, and the counts since the start."""

@@ -5,6 +5,7 @@ Plain bookkeeping without locks or I/O; ``ModelCache`` calls it with its lock he
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
@@ -49,6 +50,19 @@ class Eviction(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
 
 
+@dataclass(frozen=True)
+class CachedModel(Generic[K]):
+    """A model of the cache at one moment."""
+
+    key: K
+    state: State
+    size_bytes: int
+    leases: int
+    pinned: bool
+    hits: int
+    idle_seconds: float
+
+
 class Resident(Generic[K, T]):
     """A model in memory, or on its way in or out."""
 
@@ -70,6 +84,18 @@ class Resident(Generic[K, T]):
     def idle(self) -> bool:
         """Whether it may be evicted."""
         return self.state is State.READY and self.leases == 0
+
+    def view(self, now: float) -> CachedModel[K]:
+        """Return it as it is now."""
+        return CachedModel(
+            key=self.key,
+            state=self.state,
+            size_bytes=self.size_bytes or 0,
+            leases=self.leases,
+            pinned=self.pinned,
+            hits=self.hits,
+            idle_seconds=now - self.used_at if self.idle else 0.0,
+        )
 
     def ended_loading(self) -> bool:
         """Whether those who wait for the load can go on."""

@@ -58,12 +58,16 @@ class TaskRouter:
                 self._engines[name] = engine_class(self._settings)
             return self._engines[name]
 
+    def handlers(self) -> list[str]:
+        """Return all handlers as ``task:variant``."""
+        return self._registry.handlers()
+
     def health(self) -> dict[str, Any]:
-        """Return the registered handlers, and what the engines in use run on."""
+        """Return the names of all engines, and what those in use run on."""
         with self._lock:
             in_use = dict(self._engines)
         return {
-            "handlers": self._registry.handlers(),
+            "handlers": self.handlers(),
             "engines": self._registry.engines(),
-            "engines_in_use": {name: engine.health() for name, engine in in_use.items()},
+            "in_use": {name: engine.health() for name, engine in in_use.items()},
         }

@@ -116,11 +116,13 @@ class SnapshotFetch:
 
 
 def check_paths(files: list[StoredFile]) -> None:
-    """Refuse file names that lead out of the directory they are put in."""
+    """Refuse file names that lead out of the directory they are put in, or into each other."""
+    taken = {file.path for file in files}
     for file in files:
         parts = PurePosixPath(file.path).parts
         plain = "/".join(parts) == file.path and "\\" not in file.path and file.path.isprintable()
-        if not parts or not plain or ".." in parts or parts[0] == "/":
+        nested = any(str(parent) in taken for parent in PurePosixPath(file.path).parents)
+        if not parts or not plain or nested or ".." in parts or parts[0] == "/":
             raise UnsafeModelError(f"the file name {file.path!r} is not safe", code="unsafe_path")
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from shared.errors import ModelLoadError, UnsafeModelError
 
@@ -25,6 +24,10 @@ _BITS = {
 }
 #: Types that change when a model is loaded in another floating point type.
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+#: safetensors' own limit.
+_MAX_HEADER_BYTES = 100_000_000
+#: What reading a file that is not what it should be raises.
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error)
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Tensor:
 
 
 def weight_files(directory: Path) -> list[Path]:
-    """Return the safetensors files that hold the model; refuse a model that has none, or not all."""
+    """Return the safetensors files that hold the model; refuse one that lacks some of them."""
     if (directory / INDEX).is_file():
         files = [directory / name for name in _shards(directory / INDEX)]
     else:
@@ -57,9 +60,7 @@ def weight_files(directory: Path) -> list[Path]:
             "safetensors are needed",
             code="pickle_weights",
         )
-    raise ModelLoadError(
-        f"weight files are missing: {', '.join(missing)}", code="missing_weights"
-    )
+    raise ModelLoadError(f"weight files are missing: {', '.join(missing)}", code="missing_weights")
 
 
 def tensors(directory: Path) -> Iterator[Tensor]:
@@ -70,41 +71,37 @@ def tensors(directory: Path) -> Iterator[Tensor]:
 
 def read_header(file: Path) -> list[Tensor]:
     """Read a safetensors header; raise if the file is cut or is something else."""
-    size = file.stat().st_size
+    size_bytes = file.stat().st_size
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            if length > size - 8:
-                raise ValueError("its header is longer than the file")
-            header = json.loads(stream.read(length))
+            header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
         header.pop("__metadata__", None)
-        found = [Tensor(name, _known(x["dtype"]), prod(x["shape"])) for name, x in header.items()]
-        end = max((x["data_offsets"][1] for x in header.values()), default=0)
-        if end != size - 8 - length:
-            raise ValueError(f"it should hold {end} bytes of data and holds {size - 8 - length}")
-    except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-        raise _corrupt(file, error) from None
+        found = [Tensor(name, x["dtype"], prod(x["shape"])) for name, x in header.items()]
+        expected_bytes = (
+            8 + length + max((x["data_offsets"][1] for x in header.values()), default=0)
+        )
+        unknown = {tensor.dtype for tensor in found} - _BITS.keys()
+    except _MALFORMED as error:
+        raise _corrupt(file, str(error)) from None
+    if size_bytes != expected_bytes:
+        raise _corrupt(file, f"it has {size_bytes} bytes and should have {expected_bytes}")
+    if unknown:
+        raise _corrupt(file, f"it holds numbers of unknown types: {', '.join(sorted(unknown))}")
     return found
 
 
 def _shards(index: Path) -> list[str]:
     """Return the names of the files that an index points to."""
     try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-        if not all(isinstance(name, str) and "/" not in name for name in names):
-            raise ValueError("it names files outside the model")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _corrupt(index, error) from None
+        names = sorted({str(x) for x in json.loads(index.read_bytes())["weight_map"].values()})
+    except _MALFORMED as error:
+        raise _corrupt(index, str(error)) from None
+    if any(Path(name).name != name for name in names):
+        raise _corrupt(index, "it names files outside the model")
     return names
 
 
-def _known(dtype: Any) -> str:
-    """Return the type's name if safetensors has it."""
-    if dtype not in _BITS:
-        raise ValueError(f"it holds the unknown type {dtype!r}")
-    return str(dtype)
-
-
-def _corrupt(file: Path, error: Exception) -> ModelLoadError:
+def _corrupt(file: Path, reason: str) -> ModelLoadError:
     """Say which file is broken, and how."""
-    return ModelLoadError(f"{file.name} is corrupt: {error!s}", code="corrupt_weights")
+    return ModelLoadError(f"{file.name} is corrupt: {reason}", code="corrupt_weights")

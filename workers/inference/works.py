@@ -33,10 +33,14 @@ def inference_works(
             stage=request.stage,
             token=context.token,
             on_token=context.emit if request.stream else None,
+            on_progress=context.report,
         )
 
     @control_command(name="clear_cache", args=[("model_name", str)], signature="[model_name]")  # type: ignore[untyped-decorator]
     def clear_cache(state: object, model_name: str | None = None) -> dict[str, Any]:  # noqa: ARG001
         return manager.clear_cache(model_name)
 
-    return {JobKind.INFER: infer}, lambda: {"inference": manager.get_stats()}
+    def status() -> dict[str, Any]:
+        return {"inference": {"health": manager.health_check(), "stats": manager.get_stats()}}
+
+    return {JobKind.INFER: infer}, status

@@ -79,18 +79,15 @@ async def complete_upload(
         raise InvalidError("parts are required")
     address = body.physical_address
     await run_in_threadpool(_check, server, place, upload_id, address)
-    parts = sorted(body.parts, key=lambda part: part.part_number)
-    etags = [part.etag.strip('" ') for part in parts]
-    files = [
-        server.blobs.part(upload_id, part.part_number, etag)
-        for part, etag in zip(parts, etags, strict=True)
-    ]
-    if not all(file.is_file() for file in files):
+    listed = sorted((part.part_number, part.etag.strip('" ')) for part in body.parts)
+    arrived = await run_in_threadpool(server.blobs.parts, upload_id)
+    if not set(listed) <= arrived.keys():
         raise InvalidError("one or more of the specified parts could not be found")
+    files = [arrived[part] for part in listed]
     blob = await receive(read(files), server.blobs, server.blobs.keep)
     entry = Entry(
         digest=blob.digest,
-        checksum=_checksum(etags),
+        checksum=_checksum([etag for _, etag in listed]),
         size_bytes=blob.size_bytes,
         mtime=int(time.time()),
         content_type=body.content_type or DEFAULT_CONTENT_TYPE,

@@ -2,12 +2,11 @@
 
 import time
 import uuid
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 
-from embedded.lakefs import branches, staging, views
+from embedded.lakefs import staging, views
 from embedded.lakefs.bodies import StagingMetadata
 from embedded.lakefs.errors import InvalidError
 from embedded.lakefs.forms import DEFAULT_CONTENT_TYPE
@@ -30,10 +29,9 @@ def get_physical_address(
 ) -> Json:
     """Hand out an address for one upload, with a link to it if asked."""
     upload_id = uuid.uuid4().hex
-    with server.reading(place.repository) as (tx, found):
-        branches.get(tx, place.repository, place.branch)
     address = server.signer.address(upload_id, place)
-    answer: dict[str, Any] = {"physical_address": found.physical(address)}
+    with server.reading(place.repository) as (_, found):  # the branch matters when it is linked
+        answer: Json = {"physical_address": found.physical(address)}
     if presign:
         link = upload_link(server, request, upload_id)
         answer |= {"presigned_url": link.url, "presigned_url_expiry": link.expires}

@@ -48,8 +48,8 @@ class BaseEngine(ABC, Generic[ModelT]):
         """Keep the settings; connect to nothing yet."""
         self.settings = settings
 
-    def check_model(self, source: ModelSource) -> None:  # noqa: B027 - engines may trust their models
-        """Raise if the model is unsafe, incomplete or unfit for the task; cheap, before any load."""
+    def check_model(self, source: ModelSource) -> None:
+        """Raise if the model is unsafe, incomplete or unfit for the task; before it is loaded."""
 
     @abstractmethod
     def estimate_bytes(self, source: ModelSource) -> int:
@@ -63,7 +63,7 @@ class BaseEngine(ABC, Generic[ModelT]):
     def infer(self, model: ModelT, inputs: Any, call: InferenceCall) -> Any:
         """Run the model on what the handler prepared; handler and engine agree on both types.
 
-        Looks at ``call.token`` as often as it can. Raises ``OutOfMemoryError`` where memory ran out.
+        Looks at ``call.token`` as often as it can, and raises ``OutOfMemoryError`` when it is.
         """
 
     @abstractmethod

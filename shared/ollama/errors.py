@@ -1,0 +1,92 @@
+"""What Ollama, its client and the network raise, as errors of the platform."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import httpx
+import ollama
+
+from shared.errors import (
+    DeniedError,
+    InsufficientDiskError,
+    LifecycleError,
+    NotFoundError,
+    OutOfMemoryError,
+    RequestError,
+    UnavailableError,
+)
+
+#: Of an error that came in a stream whose status had been sent before.
+_IN_STREAM = -1
+#: Ollama has no codes for errors. These words are its own, or those of what runs its models:
+#: https://github.com/ollama/ollama/blob/main/llm/status.go
+_NO_MEMORY = (
+    "out of memory",
+    "out of device memory",
+    "more system memory",
+    "not enough memory",
+    "insufficient memory",
+    "failed to allocate",
+    "cudamalloc failed",
+    "hipmalloc failed",
+)
+_NO_DISK = "no space left on device"
+_NOT_IN_LIBRARY = "file does not exist"
+_NO_SUCH_ROUTE = "page not found"
+
+
+def unavailable(host: str, why: str) -> UnavailableError:
+    """Return the error of a server that does not answer, or cannot now."""
+    return UnavailableError(f"Ollama at {host} {why}", code="ollama_unavailable")
+
+
+def missing(host: str, name: str) -> NotFoundError:
+    """Return the error of a model that the server does not have."""
+    return NotFoundError(
+        f"Ollama at {host} has no model {name!r}. Pull it first: POST /models/download with "
+        f'"model_source": "ollama", or `ollama pull {name}`',
+        code="model_not_found",
+    )
+
+
+@contextmanager
+def translated(host: str, name: str | None = None) -> Iterator[None]:
+    """Turn what goes wrong with the server, about the model of that name, into our errors."""
+    try:
+        yield
+    except ollama.ResponseError as error:
+        raise _answered(host, name, error.status_code, error.error) from error
+    except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as error:
+        raise unavailable(
+            host,
+            "does not answer. Start it with `ollama serve`, or set OLLAMA_HOST to where it runs",
+        ) from error
+    except httpx.TimeoutException as error:
+        raise unavailable(host, "accepted the request and did not answer in time") from error
+    except httpx.HTTPError as error:
+        raise unavailable(host, f"broke off: {type(error).__name__}: {error}") from error
+    # The client reads whatever it gets as the JSON that it expects.
+    except (ValueError, TypeError, AttributeError) as error:
+        raise unavailable(host, f"gave an answer that is not Ollama's: {error}") from error
+
+
+def _answered(host: str, name: str | None, status: int, words: str) -> LifecycleError:
+    """Return what a status and Ollama's words mean."""
+    said = words.lower()
+    if name and status == 404 and _NO_SUCH_ROUTE not in said:
+        return missing(host, name)
+    if name and _NOT_IN_LIBRARY in said:
+        return NotFoundError(f"Ollama's library has no model {name!r}", code="model_not_found")
+    if any(sign in said for sign in _NO_MEMORY):
+        return OutOfMemoryError(f"Ollama at {host} has no memory for {name}: {words}")
+    if _NO_DISK in said:
+        return InsufficientDiskError(f"The disk of Ollama at {host} is full: {words}")
+    return _refused(host, status, words or f"status {status}")
+
+
+def _refused(host: str, status: int, words: str) -> LifecycleError:
+    if status in {401, 403}:
+        return DeniedError(f"Ollama at {host} refuses: {words}", code="ollama_unauthorized")
+    if status in {_IN_STREAM, 408, 429, 499} or status >= 500:
+        return unavailable(host, f"fails: {words}")
+    return RequestError(f"Ollama at {host} refuses: {words}", code="ollama_refused")

@@ -1,0 +1,5 @@
+"""The model registry: MLflow's versions with the platform's tags, stages and resolution."""
+
+from shared.registry.registry import ModelRegistry
+
+__all__ = ["ModelRegistry"]

@@ -1,0 +1,112 @@
+"""MLflow's client with bounded waits and the platform's errors.
+
+mlflow is imported at the first call. Where the full package is installed it brings pandas and scipy
+and takes 2.5 s and 130 MB, which a process that never asks the registry should not pay.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from shared.errors import (
+    ConflictError,
+    InvalidInputError,
+    LifecycleError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
+from shared.settings import MLflowSettings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+T = TypeVar("T")
+
+#: Of MLflow's error codes, those that another attempt may not meet. A connection that failed and a
+#: server error without a code come as INTERNAL_ERROR.
+_PASSING = {
+    "ABORTED",
+    "CANCELLED",
+    "DEADLINE_EXCEEDED",
+    "INTERNAL_ERROR",
+    "REQUEST_LIMIT_EXCEEDED",
+    "RESOURCE_EXHAUSTED",
+    "TEMPORARILY_UNAVAILABLE",
+}
+
+
+class Client:
+    """Calls MLflow."""
+
+    def __init__(self, settings: MLflowSettings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def mlflow(self) -> "MlflowClient":
+        """MLflow's own client, made when it is first used."""
+        # MLflow takes these from the environment only. By default it tries a dead server for
+        # minutes, and it repeats POST too, so that a version could be created twice.
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(self._settings.timeout_seconds)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow import MlflowClient  # noqa: PLC0415 - see the module's docstring
+
+        uri = self._settings.tracking_uri
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+    def call(self, method: Callable[["MlflowClient"], T]) -> T:
+        """Make a call that may be repeated: once, where the connection broke."""
+        with _translated():
+            try:
+                return method(self.mlflow)
+            except Exception as error:
+                if not _is_broken_connection(error):
+                    raise
+            # Most likely the server had closed a connection that was idle.
+            return method(self.mlflow)
+
+    def call_once(self, method: Callable[["MlflowClient"], T]) -> T:
+        """Make a call that must not be repeated."""
+        with _translated():
+            return method(self.mlflow)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn MLflow's exceptions into errors of the platform."""
+    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+    try:
+        yield
+    except MlflowException as error:
+        raise _translation(error) from error
+
+
+def _translation(error: "MlflowException") -> LifecycleError:
+    code, detail = error.error_code, f"MLflow: {error.message}"
+    if code in _PASSING:
+        # Where the network failed, MLflow's message has the address, perhaps with a password.
+        cause = error.__context__
+        reason = type(cause).__name__ if cause else str(error.message)
+        return UnavailableError(f"MLflow is not available: {reason}", code="mlflow_unavailable")
+    if code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
+        return NotFoundError(detail)
+    if code in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "RESOURCE_CONFLICT"}:
+        return ConflictError(detail, code="mlflow_conflict")
+    if code in {"PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}:
+        return RequestError(detail, code="mlflow_unauthorized")
+    if code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
+        return InvalidInputError(detail, code="mlflow_refused")
+    return RequestError(detail, code="mlflow_refused")
+
+
+def _is_broken_connection(error: Exception) -> bool:
+    from requests.exceptions import ConnectionError as BrokenConnection  # noqa: PLC0415
+    from requests.exceptions import Timeout  # noqa: PLC0415
+
+    cause = error.__context__
+    return isinstance(cause, BrokenConnection) and not isinstance(cause, Timeout)

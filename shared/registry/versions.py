@@ -1,0 +1,48 @@
+"""An MLflow model version as the platform sees it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from shared.errors import InvalidInputError
+from shared.models import LakeFSLocation, ModelVersion
+from shared.tasks import Engine, Task
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion as MLflowVersion
+
+STAGES = frozenset({"production", "staging", "archived", "none"})
+
+
+def stage_of(version: "MLflowVersion") -> str:
+    """Return a version's stage; ``none`` for a tag that is not one of ours."""
+    stage = version.tags.get("stage", "none")
+    return stage if stage in STAGES else "none"
+
+
+def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVersion | None:
+    """Return a version; None for one that another client registered without task and engine."""
+    tags = dict(version.tags)
+    try:
+        task, engine = Task(tags["inference_task"]), Engine(tags["engine"])
+    except (KeyError, ValueError):
+        return None
+    return ModelVersion(
+        name=version.name,
+        version=str(version.version),
+        stage=stage_of(version),
+        task=task,
+        engine=engine,
+        location=_location(version.source),
+        description=version.description or "",
+        created_at_ms=version.creation_timestamp or 0,
+        updated_at_ms=version.last_updated_timestamp or 0,
+        aliases=tuple(sorted(aliases)),
+        tags=tags,
+    )
+
+
+def _location(source: str | None) -> LakeFSLocation | None:
+    try:
+        return LakeFSLocation.parse(source or "")
+    except InvalidInputError:
+        return None

@@ -1,0 +1,223 @@
+"""The front on a real ledger, without workers: what it accepts, what it refuses, what it says."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from shared.errors import ErrorInfo
+from shared.jobs import JobState, Progress
+from shared.ledger import Ledger
+from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
+from tests.processes import free_port
+
+DOWNLOAD = {"model_name": "org/model"}
+INFER = {"task": "text-generation", "model_name": "m", "data": {"inputs": "x"}}
+
+
+@pytest.fixture
+def settings(redis_settings: RedisSettings, ledger_settings: LedgerSettings) -> Settings:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    return Settings(
+        redis=redis_settings, ledger=ledger_settings, mlflow=MLflowSettings(tracking_uri=nobody)
+    )
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings)) as client:
+        yield client
+
+
+def submit(client: TestClient, **headers: str) -> dict[str, Any]:
+    response = client.post("/models/download", json=DOWNLOAD, headers=headers)
+    assert response.status_code == 202, response.text
+    return dict(response.json())
+
+
+def test_submit_answers_202_with_the_job_and_its_place(client: TestClient) -> None:
+    response = client.post("/models/download", json=DOWNLOAD)
+    job = response.json()
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/jobs/{job['job_id']}" == job["links"]["self"]
+    assert (job["kind"], job["state"], job["queue"]) == ("download", "queued", "downloads")
+    assert job["request"] == {"model_source": "huggingface", "model_name": "org/model"}
+    assert "success" not in job, "the fields of a synchronous answer belong to infer jobs"
+    assert client.get(job["links"]["self"]).json() == job
+
+
+def test_same_idempotency_key_gives_the_same_job(client: TestClient) -> None:
+    first = submit(client, **{"Idempotency-Key": "k"})
+    assert submit(client, **{"Idempotency-Key": "k"})["job_id"] == first["job_id"]
+    other = client.post(
+        "/models/download", json={"model_name": "other"}, headers={"Idempotency-Key": "k"}
+    )
+    assert other.status_code == 409
+    assert other.headers["content-type"] == "application/problem+json"
+    assert other.json()["code"] == "idempotency_conflict"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/models/download", {}, "model_name"),
+        ("/models/download", {"model_name": "a/b/c"}, "model_name"),
+        ("/models/download", {"model_name": "../etc"}, "model_name"),
+        ("/models/download", DOWNLOAD | {"model_source": "ftp"}, "model_source"),
+        ("/models/download", DOWNLOAD | {"token": "secret"}, "token"),
+        ("/models/batch_download", {"downloads": []}, "downloads"),
+        ("/models/batch_download", {"downloads": [{}]}, "downloads.0.model_name"),
+        ("/models/upload_to_lakefs", {"repo_name": "A_", "local_model_name": "m"}, "repo_name"),
+        (
+            "/models/upload_to_lakefs",
+            {"repo_name": "repo", "local_model_name": "../../etc"},
+            "local_model_name",
+        ),
+        ("/models/transition_stage", {"model_name": "m", "version": "1", "stage": "gold"}, "stage"),
+        ("/inference/infer", INFER | {"task": "telepathy"}, "task"),
+        ("/inference/infer", INFER | {"engine": "steam"}, "engine"),
+        ("/inference/infer", INFER | {"options": {"warmth": 1}}, "options.warmth"),
+        ("/inference/infer", INFER | {"options": {"top_p": 2}}, "options.top_p"),
+    ],
+)
+def test_wrong_field_is_named(
+    client: TestClient, path: str, body: dict[str, Any], field: str
+) -> None:
+    response = client.post(path, json=body)
+    problem = response.json()
+    assert (response.status_code, problem["status"]) == (422, 422)
+    assert field in [line["field"] for line in problem["errors"]]
+
+
+@pytest.mark.parametrize("path", ["", "/events"])
+def test_unknown_job_is_404(client: TestClient, path: str) -> None:
+    response = client.get(f"/jobs/no-such-job{path}")
+    assert response.status_code == 404
+    assert "no-such-job" in response.json()["detail"]
+
+
+def test_unknown_path_and_method_are_problems_too(client: TestClient) -> None:
+    for response in (client.get("/nowhere"), client.delete("/jobs")):
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["status"] == response.status_code
+
+
+def test_batch_joins_duplicates_under_one_parent(client: TestClient) -> None:
+    items = [{"model_name": name} for name in ("a", "b", "a")]
+    parent = client.post("/models/batch_download", json={"downloads": items}).json()
+    assert (parent["kind"], parent["state"], len(parent["children"])) == (
+        "batch_download",
+        "running",
+        2,
+    )
+    children = client.get("/jobs", params={"parent_id": parent["job_id"]}).json()["jobs"]
+    assert sorted(child["request"]["model_name"] for child in children) == ["a", "b"]
+
+
+def test_cancel_and_retry_follow_the_state(client: TestClient) -> None:
+    job = submit(client)
+    path = job["links"]["self"]
+    assert client.post(f"{path}/retry").status_code == 409
+    assert client.post(f"{path}/cancel").json()["state"] == "cancelled"
+    assert client.post(f"{path}/cancel").status_code == 409
+    assert client.post(f"{path}/retry").json()["state"] == "queued"
+
+
+def test_wait_holds_the_answer_for_a_while(client: TestClient) -> None:
+    response = client.post("/models/download", json=DOWNLOAD, headers={"Prefer": "wait=1"})
+    assert response.status_code == 202
+    assert response.json()["state"] == "queued"
+
+
+@pytest.mark.parametrize("wait", [{"params": {"wait": 10}}, {"headers": {"Prefer": "wait=10"}}])
+def test_wait_answers_with_the_end(
+    client: TestClient, ledger: Ledger, wait: dict[str, Any]
+) -> None:
+    key = {"Idempotency-Key": "k"}
+    job = ledger.claim(submit(client, **key)["job_id"], "cpu@a")
+    assert job is not None
+    ledger.finish(job, JobState.SUCCEEDED, result={"files": 3})
+    wait["headers"] = wait.get("headers", {}) | key
+    response = client.post("/models/download", json=DOWNLOAD, **wait)
+    assert (response.status_code, response.json()["result"]) == (200, {"files": 3})
+
+
+def test_failed_job_answers_a_wait_with_its_problem(client: TestClient, ledger: Ledger) -> None:
+    key = {"Idempotency-Key": "k"}
+    job = ledger.claim(submit(client, **key)["job_id"], "cpu@a")
+    assert job is not None
+    error = ErrorInfo(code="model_not_found", category="not_found", detail="no model org/model")
+    ledger.finish(job, JobState.FAILED, error=error)
+    response = client.post("/models/download?wait=5", json=DOWNLOAD, headers=key)
+    assert response.status_code == 404
+    assert response.json()["job_id"] == job.id
+    assert client.get(f"/jobs/{job.id}?wait=5").json()["error"]["code"] == "model_not_found"
+
+
+def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: Ledger) -> None:
+    job = ledger.claim(submit(client)["job_id"], "gpu@a")
+    assert job is not None
+    ledger.report_progress(job, Progress(completed=1, total=2))
+    ledger.report_token(job, "Grüße")
+    ledger.finish(job, JobState.SUCCEEDED, result={})
+    events = _events(client, job.id)
+    assert [name for _, name, _ in events] == [
+        "state",
+        "state",
+        "progress",
+        "token",
+        "state",
+        "done",
+    ]
+    assert events[3][2] == {"text": "Grüße"}
+    assert _events(client, job.id, after=events[3][0]) == events[4:]
+
+
+def _events(
+    client: TestClient, job_id: str, after: str | None = None
+) -> list[tuple[str, str, dict[str, Any]]]:
+    headers = {"Last-Event-ID": after} if after else {}
+    text = client.get(f"/jobs/{job_id}/events", headers=headers).text
+    events = []
+    for block in filter(None, text.split("\n\n")):
+        fields = dict(line.split(": ", 1) for line in block.splitlines())
+        events.append((fields["id"], fields["event"], json.loads(fields["data"])))
+    return events
+
+
+def test_infer_is_accepted_when_the_registry_is_away(client: TestClient) -> None:
+    response = client.post("/inference/infer", json=INFER)
+    job = response.json()
+    assert response.status_code == 202
+    assert (job["success"], job["task"], job["engine"]) == (None, "text-generation", "transformers")
+
+
+def test_openapi_has_an_example_for_every_call(client: TestClient) -> None:
+    calls = [
+        (f"{method} {path}", call)
+        for path, methods in client.get("/openapi.json").json()["paths"].items()
+        for method, call in methods.items()
+    ]
+    assert len(calls) >= 20
+    for name, call in calls:
+        body = call.get("requestBody", {}).get("content", {}).get("application/json")
+        assert body is None or body.get("examples"), f"{name} shows no request"
+        assert call.get("summary"), f"{name} has no summary"
+
+
+def test_front_answers_503_while_redis_is_away(ledger_settings: LedgerSettings) -> None:
+    away = RedisSettings.model_validate({"url": f"redis://127.0.0.1:{free_port()}/0"})
+    with TestClient(create_app(Settings(redis=away, ledger=ledger_settings))) as client:
+        for response in (
+            client.post("/models/download", json=DOWNLOAD),
+            client.get("/jobs/some-job"),
+            client.get("/jobs/some-job?wait=5"),
+            client.get("/health/ready"),
+        ):
+            assert response.status_code == 503
+            assert int(response.headers["retry-after"]) > 0
+            assert response.json()["code"] == "redis_unavailable"
+        assert client.get("/health/live").status_code == 200

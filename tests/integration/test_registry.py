@@ -1,0 +1,256 @@
+"""The registry keeps its rules on a real MLflow server, and any MLflow client sees them."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow.store.artifact.models_artifact_repo import ModelsArtifactRepository
+
+from shared.errors import (
+    ConflictError,
+    NoServableVersionError,
+    NotFoundError,
+    UnavailableError,
+)
+from shared.models import LakeFSLocation, ModelVersion
+from shared.registry import ModelRegistry
+from shared.settings import MLflowSettings
+from shared.tasks import Engine, Task
+from tests.processes import free_port
+
+LOCATION = LakeFSLocation("models", "a" * 64, "org_model")
+TAGS = {"inference_task": "text-generation", "engine": "transformers"}
+
+Create = Callable[..., ModelVersion]
+
+
+@pytest.fixture
+def registry(mlflow_server: str) -> ModelRegistry:
+    return ModelRegistry(MLflowSettings(tracking_uri=mlflow_server, resolution_cache_seconds=600))
+
+
+@pytest.fixture
+def client(mlflow_server: str) -> mlflow.MlflowClient:
+    return mlflow.MlflowClient(mlflow_server, mlflow_server)
+
+
+@pytest.fixture
+def name() -> str:
+    return f"model-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def create(registry: ModelRegistry, name: str) -> Create:
+    """Create a version of the test's model, in a stage."""
+
+    def new(stage: str = "none", job_id: str = "", **tags: str) -> ModelVersion:
+        made = registry.create_version(
+            name, LOCATION, TAGS | tags, "words", job_id or uuid.uuid4().hex
+        )
+        return registry.set_stage(name, made.version, stage)
+
+    return new
+
+
+def stages(registry: ModelRegistry, name: str) -> dict[str, str]:
+    return {each.version: each.stage for each in registry.versions(name, all_version=True)}
+
+
+def test_a_version_is_what_it_was_created_as(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    made = create(job_id="job", model_params="0.5")
+    assert (made.name, made.version, made.stage) == (name, "1", "none")
+    assert (made.task, made.engine) == (Task.TEXT_GENERATION, Engine.TRANSFORMERS)
+    assert (made.location, made.description) == (LOCATION, "words")
+    assert made.tags == TAGS | {"stage": "none", "job_id": "job", "model_params": "0.5"}
+    assert made.created_at_ms > 0
+
+
+def test_a_job_creates_one_version(registry: ModelRegistry, create: Create, name: str) -> None:
+    assert create(job_id="one").version == "1"
+    assert create(job_id="two").version == "2"
+    assert create(job_id="one").version == "1"
+    assert len(stages(registry, name)) == 2
+
+
+def test_two_runs_of_a_job_at_once_leave_one_version(
+    registry: ModelRegistry, create: Create, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(job_id="job")
+    search, answers = registry._made_by, iter([list[str]()])
+    monkeypatch.setattr(registry, "_made_by", lambda *key: next(answers, None) or search(*key))
+    assert create(job_id="job").version == "1"
+    assert list(stages(registry, name)) == ["1"]
+
+
+def test_aliases_follow_the_stages_for_any_client(
+    registry: ModelRegistry, client: mlflow.MlflowClient, create: Create, name: str
+) -> None:
+    def alias(stage: str) -> str | None:
+        version = client.get_registered_model(name).aliases.get(stage)
+        return str(version) if version else None
+
+    create("production")
+    assert alias("production") == "1"
+    create("production")
+    assert alias("production") == "2"
+    create("staging")
+    assert (alias("production"), alias("staging")) == ("2", "3")
+    assert client.get_model_version_by_alias(name, "production").source == LOCATION.uri
+    assert registry.set_stage(name, "2", "archived").aliases == ()
+    assert alias("production") == "1"
+    assert registry.set_stage(name, "3", "production").aliases == ("production",)
+    assert (alias("production"), alias("staging")) == ("3", None)
+    registry.set_stage(name, "1", "production", archive_existing=True)
+    assert stages(registry, name) == {"3": "archived", "2": "archived", "1": "production"}
+    assert alias("production") == "1"
+
+
+def test_the_production_uri_works_in_mlflow(
+    mlflow_server: str, create: Create, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create("production")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    underlying = ModelsArtifactRepository.get_underlying_uri
+    assert underlying(f"models:/{name}@production") == LOCATION.uri  # type: ignore[no-untyped-call]
+
+
+def test_a_transition_cut_short_is_healed_by_repeating_it(
+    registry: ModelRegistry, create: Create, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create("production")
+    create("production")
+    create()
+    apply = registry._apply
+    for writes in range(4):
+        left = [None] * writes
+
+        def die(*write: Any, left: list[None] = left) -> None:
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()
+            apply(*write)
+
+        monkeypatch.setattr(registry, "_apply", die)
+        with pytest.raises(KeyboardInterrupt):
+            registry.set_stage(name, "3", "production", archive_existing=True)
+        assert registry.resolve(name).stage == "production"
+        monkeypatch.setattr(registry, "_apply", apply)
+        promoted = registry.set_stage(name, "3", "production", archive_existing=True)
+        assert promoted.aliases == ("production",)
+        assert stages(registry, name) == {"3": "production", "2": "archived", "1": "archived"}
+        registry.set_stage(name, "1", "production")
+        registry.set_stage(name, "2", "production")
+        registry.set_stage(name, "3", "none")
+
+
+def test_a_name_resolves_by_version_then_stage_then_production_then_staging(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    create()
+    with pytest.raises(NoServableVersionError, match=name):
+        registry.resolve(name)
+    create("staging")
+    assert registry.resolve(name).version == "2"
+    with pytest.raises(NoServableVersionError, match="production"):
+        registry.resolve(name, stage="production")
+    create("production")
+    create("production")
+    assert registry.resolve(name).version == "4"
+    assert registry.resolve(name, stage="staging").version == "2"
+    assert registry.resolve(name, version="1", stage="staging").version == "1"
+    registry.set_stage(name, "3", "archived")
+    assert registry.resolve(name, version="3").stage == "archived"
+
+
+def test_unknown_names_and_versions_are_named(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    for call in (
+        lambda: registry.resolve(name),
+        lambda: registry.resolve(name, version="1"),
+        lambda: registry.resolve(name, stage="staging"),
+        lambda: registry.versions(name),
+        lambda: registry.set_stage(name, "1", "production"),
+    ):
+        with pytest.raises(NotFoundError, match=name) as error:
+            call()
+        assert error.value.specific_code == "registered_model_not_found"
+    create()
+    for call in (
+        lambda: registry.resolve(name, version="2"),
+        lambda: registry.set_stage(name, "2", "production"),
+    ):
+        with pytest.raises(NotFoundError, match="version 2") as error:
+            call()
+        assert error.value.specific_code == "version_not_found"
+
+
+def test_a_resolution_is_remembered_until_a_transition(
+    registry: ModelRegistry, create: Create, name: str, mlflow_server: str
+) -> None:
+    create("production")
+    assert registry.resolve(name).version == "1"
+    other = ModelRegistry(MLflowSettings(tracking_uri=mlflow_server))
+    second = other.create_version(name, LOCATION, TAGS, None, "other")
+    other.set_stage(name, second.version, "production")
+    assert registry.resolve(name).version == "1"
+    registry.set_stage(name, "1", "staging")
+    assert registry.resolve(name).version == "2"
+
+
+def test_lists_and_counts_leave_out_what_is_not_served(
+    registry: ModelRegistry, client: mlflow.MlflowClient, create: Create, name: str
+) -> None:
+    create("archived")
+    create("production", engine="ollama")
+    create("staging", inference_task="asr")
+    client.create_model_version(name, "s3://elsewhere", await_creation_for=0)
+
+    def versions(found: list[ModelVersion]) -> list[str]:
+        return [each.version for each in found if each.name == name]
+
+    assert versions(registry.versions(name)) == ["3", "2"]
+    assert versions(registry.versions(name, all_version=True)) == ["3", "2", "1"]
+    assert versions(registry.list_models()) == ["3", "2"]
+    assert versions(registry.list_models(show_all=True)) == ["3", "2", "1"]
+    aliases = {each.version: each.aliases for each in registry.list_models() if each.name == name}
+    assert aliases == {"3": ("staging",), "2": ("production",)}
+    served, everything = registry.stats(), registry.stats(show_all=True)
+    assert isinstance(served["versions"], int)
+    assert isinstance(everything["versions"], int)
+    assert everything["versions"] > served["versions"]
+    assert isinstance(served["by_task"], dict)
+    assert served["by_task"]["asr"] == 1
+    with pytest.raises(ConflictError, match="not registered by this platform"):
+        registry.resolve(name, version="4")
+
+
+def test_lists_have_all_pages(
+    registry: ModelRegistry, create: Create, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(5):
+        create()
+    monkeypatch.setattr("shared.registry.queries.PAGE", 2)
+    assert list(stages(registry, name)) == ["5", "4", "3", "2", "1"]
+    assert len([each for each in registry.list_models(show_all=True) if each.name == name]) == 5
+
+
+def test_an_answer_takes_time(registry: ModelRegistry) -> None:
+    assert 0 < registry.health() < 60
+
+
+@pytest.fixture
+def dead_registry() -> ModelRegistry:
+    return ModelRegistry(MLflowSettings(tracking_uri=f"http://u:secret@127.0.0.1:{free_port()}"))
+
+
+@pytest.mark.timeout(20)
+def test_a_dead_server_is_unavailable_within_seconds(dead_registry: ModelRegistry) -> None:
+    with pytest.raises(UnavailableError) as error:
+        dead_registry.resolve("any")
+    assert error.value.specific_code == "mlflow_unavailable"
+    assert "secret" not in error.value.detail

@@ -1,0 +1,142 @@
+"""The platform's own processes, started one by one so that a test can kill any of them."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from embedded.hub.process import HubProcess
+from embedded.redis import redis_command
+from shared.settings import LakeFSSettings
+from tests.processes import free_port, listens, start, stop, wait_until
+
+Json = dict[str, Any]
+
+
+class Platform:
+    """A front, workers and a Redis of its own, on given stores."""
+
+    def __init__(
+        self, directory: Path, mlflow_url: str, lakefs: LakeFSSettings, hub: HubProcess
+    ) -> None:
+        self.directory = directory
+        self.hub = hub
+        self.redis_port, self.api_port = free_port(), free_port()
+        self.staging = directory / "staging"
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=150)
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.env = {
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
+            "MLFLOW_TRACKING_URI": mlflow_url,
+            "LAKEFS_ENDPOINT": lakefs.endpoint,
+            "LAKEFS_ACCESS_KEY_ID": lakefs.access_key_id,
+            "LAKEFS_SECRET_ACCESS_KEY": lakefs.secret_access_key.get_secret_value(),
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "API_PORT": str(self.api_port),
+            "STORAGE_STAGING_DIR": str(self.staging),
+            "STORAGE_SNAPSHOTS_DIR": str(directory / "snapshots"),
+            "STORAGE_RESERVE_BYTES": "0",
+            "LEDGER_BACKOFF_SECONDS": "0.5",
+            "WORKER_DRAIN_SECONDS": "5",
+        }
+
+    # ── processes ────────────────────────────────────────────────────────────
+
+    def start(self, *names: str) -> None:
+        """Start ``redis``, ``api``, ``cpu`` or ``gpu``, and wait until each can be used."""
+        for name in names:
+            command = {
+                "redis": redis_command(self.redis_port, self.directory),
+                "api": [sys.executable, "-m", "api"],
+                "cpu": [sys.executable, "-m", "workers", "cpu"],
+                "gpu": [sys.executable, "-m", "workers", "gpu"],
+            }[name]
+            self._processes[name] = start(
+                command, log=self.directory / f"{name}.log", env=self.env
+            )
+        for name in names:
+            wait_until(lambda name=name: self._up(name), 90, f"{name} is up")  # type: ignore[misc]
+
+    def kill(self, name: str) -> None:
+        """End a process without a word, as the kernel does when memory is out."""
+        process = self._processes.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+    def stop(self, *names: str) -> None:
+        """End processes politely; all of them if no name is given."""
+        for name in names or reversed(list(self._processes)):
+            stop(self._processes[name])
+            del self._processes[name]
+
+    def pid(self, name: str) -> int:
+        """Return a process' id."""
+        return self._processes[name].pid
+
+    def log(self, name: str) -> str:
+        """Return all that a process has printed."""
+        return (self.directory / f"{name}.log").read_text()
+
+    def _up(self, name: str) -> bool:
+        if self._processes[name].poll() is not None:
+            raise AssertionError(f"{name} ended at once:\n{self.log(name)[-4000:]}")
+        if name == "redis":
+            return listens(self.redis_port)
+        if name == "api":
+            return listens(self.api_port) and self.http.get("/health/ready").status_code == 200
+        return f"celery@{name}" in self.log(name) or "worker ready" in self.log(name)
+
+    # ── the public API ───────────────────────────────────────────────────────
+
+    def submit(self, path: str, wait: float = 0, **body: Any) -> Json:
+        """Submit a job, and return it as it is after the wait."""
+        response = self.http.post(path, json=body, params={"wait": wait} if wait else {})
+        assert response.status_code in {200, 202}, response.text
+        return dict(response.json())
+
+    def done(self, path: str, wait: float = 100, **body: Any) -> Json:
+        """Submit a job, and return its result; it must succeed within the wait."""
+        return self.ended(self.submit(path, **body)["job_id"], wait)["result"]  # type: ignore[no-any-return]
+
+    def job(self, job_id: str) -> Json:
+        """Look at a job."""
+        return dict(self.http.get(f"/jobs/{job_id}").raise_for_status().json())
+
+    def ended(self, job_id: str, wait: float = 100, state: str = "succeeded") -> Json:
+        """Wait for a job's end, which must be as said."""
+        response = self.http.get(f"/jobs/{job_id}", params={"wait": wait}).raise_for_status()
+        job = dict(response.json())
+        assert job["state"] == state, json.dumps(job, indent=1)
+        return job
+
+    def wait_for(self, job_id: str, event: str) -> Json:
+        """Follow a job until an event of a name, and return its data."""
+        for name, data in self.events(job_id):
+            if name == event:
+                return data
+        raise AssertionError(f"job {job_id} ended without {event}: {self.job(job_id)}")
+
+    def events(self, job_id: str) -> Iterator[tuple[str, Json]]:
+        """Follow a job to its end."""
+        with self.http.stream("GET", f"/jobs/{job_id}/events") as response:
+            assert response.status_code == 200
+            name = ""
+            for line in response.iter_lines():
+                if line.startswith("event:"):
+                    name = line.removeprefix("event:").strip()
+                elif line.startswith("data:"):
+                    yield name, json.loads(line.removeprefix("data:"))
+
+    def __enter__(self) -> "Platform":
+        self.start("redis", "api", "cpu", "gpu")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        self.http.close()

@@ -1,0 +1,21 @@
+"""Inference: manager → router → executor → cache → engine → handler.
+
+Importing this package loads no torch, so that CPU workers can ask ``architectures`` what a model
+can do. ``inference_manager`` is built from the settings when it is first asked for.
+"""
+
+import threading
+from importlib import import_module
+from typing import Any
+
+_LOCK = threading.Lock()
+
+
+def __getattr__(name: str) -> Any:  # any attribute that a caller may ask for
+    """Build this process's ``inference_manager``."""
+    if name != "inference_manager":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    with _LOCK:
+        if name not in globals():
+            globals()[name] = import_module(f"{__name__}.in_process").build()
+        return globals()[name]

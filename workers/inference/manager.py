@@ -1,0 +1,190 @@
+"""The entry to inference: names in, results out."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from shared.cancellation import CancelToken
+from shared.errors import InvalidInputError
+from shared.models import ModelVersion
+from shared.settings import Settings
+from shared.tasks import Engine, Task
+from workers.inference.cache import ModelCache
+from workers.inference.calls import Emit, InferenceCall, Report, ignore_progress
+from workers.inference.engines.base import LoadedModel
+from workers.inference.engines.devices import choose_device, free_bytes
+from workers.inference.executor import ModelExecutor
+from workers.inference.loader import ModelKey
+from workers.inference.registry import model_registry
+from workers.inference.router import Route, TaskRouter
+from workers.inference.snapshot_disk import SnapshotDisk
+from workers.inference.snapshot_fetch import SnapshotStore
+from workers.inference.snapshots import Snapshots
+from workers.inference.stats import InferenceStats
+
+#: How long a load may wait for models in use to end.
+WAIT_SECONDS = 60.0
+#: A model that nobody used for this long is unloaded, unless it has priority.
+IDLE_SECONDS = 1800.0
+
+
+class VersionRegistry(Protocol):
+    """What inference needs of the model registry."""
+
+    def resolve(
+        self, name: str, version: str | None = None, stage: str | None = None
+    ) -> ModelVersion:
+        """Return the version that a name stands for."""
+
+
+class InferenceManager:
+    """Serves requests on warm models; safe to use from several threads."""
+
+    def __init__(
+        self,
+        registry: VersionRegistry,
+        router: TaskRouter,
+        executor: ModelExecutor,
+        cache: ModelCache[ModelKey, LoadedModel],
+    ) -> None:
+        self._registry = registry
+        self._router = router
+        self._executor = executor
+        self._cache = cache
+        self._stats = InferenceStats()
+        self._closed = threading.Event()
+
+    def infer(  # noqa: PLR0913 - the fields of a request, and three ways to follow it
+        self,
+        task: str,
+        engine: str,
+        model_name: str,
+        data: Mapping[str, Any],
+        options: Mapping[str, Any] | None = None,
+        *,
+        version: str | None = None,
+        stage: str | None = None,
+        token: CancelToken | None = None,
+        on_token: Emit | None = None,
+        on_progress: Report | None = None,
+    ) -> dict[str, Any]:
+        """Return the task's result, with ``metadata`` on how it came to be."""
+        with self._stats.request():
+            route = self._route(task, engine)
+            route.handler.validate_input(data)
+            call = InferenceCall(
+                task=route.task,
+                data=dict(data),
+                options=route.handler.parse_options(options or {}),
+                token=token or CancelToken(),
+                on_token=on_token,
+                on_progress=on_progress or ignore_progress,
+            )
+            call.token.check()
+            return self._executor.execute(
+                route, self._resolve(route, model_name, version, stage), call
+            )
+
+    def preload(self, model_name: str, version: str | None = None) -> None:
+        """Have a model warm before anybody asks it."""
+        found = self._registry.resolve(model_name, version)
+        route = self._route(found.task, found.engine)
+        call = InferenceCall(route.task, {}, route.handler.parse_options({}), CancelToken())
+        self._executor.preload(route, found, call)
+
+    def health_check(self) -> dict[str, Any]:
+        """Return ``status`` and the state of each part."""
+        cache = self._cache.stats()
+        return {
+            "status": "stopped" if self._closed.is_set() else "healthy",
+            "manager": {"in_flight": self._stats.summary()["in_flight"]},
+            "router": self._router.health(),
+            "cache": {name: cache[name] for name in ("models", "used_bytes", "max_bytes")},
+        }
+
+    def get_stats(self) -> dict[str, Any]:
+        """Return counts since the start, and the models in memory."""
+        return {
+            **self._stats.summary(),
+            "cache": self._cache.stats(),
+            "models": self.get_cached_models(),
+            "handlers": self._router.handlers(),
+        }
+
+    def get_cached_models(self) -> list[dict[str, Any]]:
+        """Return the models in memory, the least recently used first."""
+        return [
+            {**asdict(model.key), **{k: v for k, v in asdict(model).items() if k != "key"}}
+            for model in self._cache.models()
+        ]
+
+    def clear_cache(self, model_name: str | None = None) -> dict[str, Any]:
+        """Unload one model, or all; those in use are left, and named."""
+        unloaded, in_use = self._cache.clear(lambda key: model_name in {None, key.name})
+        return {
+            "unloaded": [asdict(key) for key in unloaded],
+            "in_use": [asdict(key) for key in in_use],
+        }
+
+    def start_idle_unload(self, idle_seconds: float) -> None:
+        """Unload idle models from now on, on a thread that ends with ``close``."""
+
+        def sweep() -> None:
+            while not self._closed.wait(min(idle_seconds / 4, 60.0)):
+                self._cache.unload_idle(idle_seconds)
+
+        threading.Thread(target=sweep, name="idle-unload", daemon=True).start()
+
+    def close(self) -> None:
+        """Unload every model that is not in use."""
+        self._closed.set()
+        self.clear_cache()
+
+    def _route(self, task: str, engine: str) -> Route:
+        """Find what serves the task; ``text-generation-ollama`` says the engine with it."""
+        if task == f"{Task.TEXT_GENERATION}-{Engine.OLLAMA}":
+            task, engine = Task.TEXT_GENERATION, Engine.OLLAMA
+        if task not in set(Task):
+            raise InvalidInputError(
+                f"there is no task {task!r}; there are: {', '.join(Task)}", field="task"
+            )
+        return self._router.route(Task(task), str(engine))
+
+    def _resolve(
+        self, route: Route, name: str, version: str | None, stage: str | None
+    ) -> ModelVersion:
+        """Return the version to ask, which must belong to the route's engine."""
+        found = self._registry.resolve(name, version, stage)
+        if found.engine != route.engine.name:
+            raise InvalidInputError(
+                f"version {found.version} of {name} runs on {found.engine}, "
+                f"not on {route.engine.name}",
+                field="engine",
+            )
+        return found
+
+
+def build_manager(
+    settings: Settings, registry: VersionRegistry, store: SnapshotStore
+) -> InferenceManager:
+    """Compose a manager that takes versions from ``registry`` and files from ``store``."""
+    inference, storage = settings.inference, settings.storage
+    router = TaskRouter(model_registry, settings)
+    cache: ModelCache[ModelKey, LoadedModel] = ModelCache(
+        inference.cache_max_bytes or free_bytes(choose_device(inference.device)) * 4 // 5,
+        inference.cache_max_models,
+        wait_seconds=WAIT_SECONDS,
+    )
+    snapshots = Snapshots(
+        store,
+        SnapshotDisk(
+            storage.snapshots_dir,
+            max_bytes=storage.snapshots_max_bytes,
+            reserve_bytes=storage.reserve_bytes,
+        ),
+        concurrent_files=settings.lakefs.concurrent_files,
+    )
+    manager = InferenceManager(registry, router, ModelExecutor(router, cache, snapshots), cache)
+    manager.start_idle_unload(IDLE_SECONDS)
+    return manager
