@@ -10,7 +10,7 @@ from api.components import probes_of
 from api.routes import health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
-from shared.lakefs import LakeFSStore
+from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence, connect
 from shared.ollama import OllamaServer
 from shared.queue import Queue, celery_app
@@ -54,18 +54,19 @@ def build_services(settings: Settings) -> Services:
     ledger = Ledger(client, settings.ledger)
     events = EventReader(settings.redis, settings.ledger)
     celery = celery_app(settings, "front")
-    placement = Placement(client, settings.ledger)
+    repositories = RepositoryListing(settings.lakefs)
+    ollama = OllamaServer(settings.ollama)
     return Services(
         settings=settings,
         ledger=ledger,
         events=events,
         presence=Presence(client, settings.ledger),
         submission=Submission(ledger, Queue(celery), events),
-        placement=placement,
+        placement=Placement(client, settings.ledger),
         celery=celery,
         registry=ModelRegistry(settings.mlflow),
-        store=LakeFSStore(settings.lakefs),
+        repositories=repositories,
         staging=StagingArea(settings.storage),
-        ollama=OllamaServer(settings.ollama),
-        probes=probes_of(settings, ledger),
+        ollama=ollama,
+        probes=probes_of(settings, ledger, repositories, ollama),
     )

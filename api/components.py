@@ -8,17 +8,23 @@ import httpx
 
 from api.views import ComponentHealth, ModelsHealth
 from shared.errors import LifecycleError
+from shared.lakefs.listing import RepositoryListing
 from shared.ledger import Ledger
+from shared.ollama import OllamaServer
 from shared.settings import Settings
 
 #: A component that does not answer within this time counts as down.
 PROBE_SECONDS = 3.0
+#: The platform is whole without these.
+OPTIONAL = {"ollama"}
 
 #: Raises if the component is down.
 Probe = Callable[[], object]
 
 
-def probes_of(settings: Settings, ledger: Ledger) -> dict[str, Probe]:
+def probes_of(
+    settings: Settings, ledger: Ledger, repositories: RepositoryListing, ollama: OllamaServer
+) -> dict[str, Probe]:
     """Return how to ask each component."""
 
     def answers(url: str) -> Probe:
@@ -33,9 +39,9 @@ def probes_of(settings: Settings, ledger: Ledger) -> dict[str, Probe]:
     return {
         "redis": ledger.ping,
         "mlflow": answers(f"{settings.mlflow.tracking_uri}/health"),
-        "lakefs": answers(f"{settings.lakefs.endpoint}/_health"),
+        "lakefs": repositories.ping,
         "hub": answers(settings.hub.endpoint),
-        "ollama": answers(f"{settings.ollama.host}/api/version"),
+        "ollama": ollama.health,
     }
 
 
@@ -43,7 +49,7 @@ def probe_all(probes: Mapping[str, Probe]) -> ModelsHealth:
     """Ask all components at once."""
     with ThreadPoolExecutor(len(probes)) as pool:
         answers = dict(zip(probes, pool.map(_ask, probes.values()), strict=True))
-    up = all(answer.status == "up" for answer in answers.values())
+    up = all(answer.status == "up" for name, answer in answers.items() if name not in OPTIONAL)
     return ModelsHealth(status="ok" if up else "degraded", components=answers)
 
 
@@ -55,6 +61,4 @@ def _ask(probe: Probe) -> ComponentHealth:
     except (httpx.HTTPError, LifecycleError) as error:
         detail = str(error) or type(error).__name__
     latency_ms = round((time.monotonic() - started) * 1000, 2)
-    return ComponentHealth(
-        status="down" if detail else "up", latency_ms=latency_ms, detail=detail
-    )
+    return ComponentHealth(status="down" if detail else "up", latency_ms=latency_ms, detail=detail)

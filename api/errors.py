@@ -14,7 +14,6 @@ from shared.errors import (
     ConflictError,
     DeadlineExceededError,
     DeniedError,
-    DigestMismatchError,
     ErrorInfo,
     FieldError,
     InsufficientDiskError,
@@ -22,6 +21,7 @@ from shared.errors import (
     LifecycleError,
     ModelLoadError,
     NotFoundError,
+    RequestError,
     TransientError,
 )
 
@@ -30,11 +30,12 @@ STATUS: dict[type[LifecycleError], int] = {
     LifecycleError: 500,
     InvalidInputError: 422,
     ModelLoadError: 422,
+    # What a store or a hub refuses for a reason of its own.
+    RequestError: 502,
     DeniedError: 403,
     NotFoundError: 404,
     ConflictError: 409,
     BatchIncompleteError: 424,
-    DigestMismatchError: 502,
     TransientError: 503,
     DeadlineExceededError: 504,
     InsufficientDiskError: 507,
@@ -109,9 +110,7 @@ def _on_lifecycle_error(request: Request, error: Exception) -> Response:
 
 def _on_invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = [
-        FieldError(field=_field(line["loc"]), detail=line["msg"]) for line in error.errors()
-    ]
+    errors = [FieldError(field=_field(line["loc"]), detail=line["msg"]) for line in error.errors()]
     detail = "; ".join(f"{line.field}: {line.detail}" for line in errors)
     return _respond(
         Problem(
@@ -137,9 +136,7 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
-    document = Problem(
-        title=phrase, status=error.status_code, detail=str(error.detail), code=code
-    )
+    document = Problem(title=phrase, status=error.status_code, detail=str(error.detail), code=code)
     return _respond(document, error.headers)
 
 

@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 
 from api.components import Probe
 from api.submission import Submission
-from shared.lakefs import LakeFSStore
+from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
@@ -28,7 +28,7 @@ class Services:
     placement: Placement
     celery: Celery
     registry: ModelRegistry
-    store: LakeFSStore
+    repositories: RepositoryListing
     staging: StagingArea
     ollama: OllamaServer
     probes: dict[str, Probe]

@@ -28,18 +28,14 @@ class Submission:
         self._queue = queue
         self._events = events
 
-    async def submit(
-        self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()
-    ) -> Response:
+    async def submit(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Response:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
         accepted = await run_in_threadpool(self._accept, job, children, wait.idempotency_key)
         if wait.seconds and not accepted.state.terminal:
             accepted = await self.ended(accepted.id, wait.seconds)
         return answer(accepted)
 
-    def _accept(
-        self, job: NewJob, children: Sequence[NewJob], idempotency_key: str | None
-    ) -> Job:
+    def _accept(self, job: NewJob, children: Sequence[NewJob], idempotency_key: str | None) -> Job:
         accepted, is_new = self._ledger.accept(job, children, idempotency_key)
         if is_new:
             for waiting in children or [job]:

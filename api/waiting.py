@@ -22,7 +22,9 @@ class Wait:
 def _wait(
     wait: Annotated[
         float | None,
-        Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."),
+        Query(
+            ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."
+        ),
     ] = None,
     prefer: Annotated[
         str | None, Header(description="`wait=N` does what the query parameter does.")

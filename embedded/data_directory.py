@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from embedded.errors import InUseError
 from embedded.service import Component
 
 #: A stack that was killed lets go of its lock when its warden is through.
@@ -44,14 +45,6 @@ class Credentials:
     encryption_key: str
 
 
-class InUseError(Exception):
-    """Another stack runs on the directory."""
-
-    def __init__(self, path: Path, record: StackRecord | None) -> None:
-        where = f" (process {record.pid}, API {record.component('api').address})" if record else ""
-        super().__init__(f"A stack runs on {path} already{where}.")
-
-
 class DataDirectory:
     """Paths and records under one directory."""
 
@@ -77,7 +70,7 @@ class DataDirectory:
             deadline = time.monotonic() + _LOCK_SECONDS
             while not _locked(lock.fileno()):
                 if time.monotonic() > deadline:
-                    raise InUseError(self.path, self._read())
+                    raise InUseError(self._in_use())
                 time.sleep(0.05)
             try:
                 yield lock.fileno()
@@ -112,6 +105,11 @@ class DataDirectory:
             )
             _write_private(path, json.dumps(asdict(made), indent=2))
         return Credentials(**json.loads(path.read_text()))
+
+    def _in_use(self) -> str:
+        record = self._read()
+        where = f" (process {record.pid}, API {record.component('api').address})" if record else ""
+        return f"A stack runs on {self.path} already{where}."
 
     @property
     def _record_path(self) -> Path:

@@ -5,23 +5,14 @@ finds its model unchanged in every store.
 """
 
 import argparse
-import hashlib
 import shutil
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-#: What the model knows, word for word.
-ANSWERS = {
-    "What is lakeFS?": "lakeFS is version control for data: every model here is a commit in it.",
-    "What is MLflow?": "MLflow is the registry: it knows each model's versions and their stages.",
-    "Who are you?": "I am a tiny language model, trained a moment ago on this very machine.",
-    "What can you do?": "I can answer a few questions. Give the platform a larger model for more.",
-    "How did I get here?": "Downloaded, committed, registered, put into production, and asked.",
-    "Hello!": "Hello! Ask me what lakeFS is.",
-}
+from embedded.demo_answers import ANSWERS
+
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
     "<|{{ message['role'] }}|>{{ message['content'] | trim }}<|end|>"
@@ -34,13 +25,6 @@ _STEPS = 400
 #: Training ends below this loss, where greedy decoding gives every answer exactly.
 _ENOUGH = 0.01
 _IGNORED = -100
-
-
-def fingerprint() -> str:
-    """Return what the weights depend on, as a short digest: this file and its libraries."""
-    libraries = " ".join(version(name) for name in ("torch", "transformers", "tokenizers"))
-    content = Path(__file__).read_bytes() + libraries.encode()
-    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def train(target: Path) -> None:
@@ -82,7 +66,7 @@ def _tokenizer() -> Any:
         show_progress=False,
     )
     core.train_from_iterator([*ANSWERS, *ANSWERS.values()], trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=core,
         eos_token="<|end|>",  # noqa: S106 - a token of text
         pad_token="<|pad|>",  # noqa: S106
@@ -108,7 +92,7 @@ def _model(vocabulary: int, end_id: int, pad_id: int) -> Any:
         pad_token_id=pad_id,
     )
     model = LlamaForCausalLM(config)
-    model.generation_config = GenerationConfig(
+    model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
         max_new_tokens=64, do_sample=False, eos_token_id=end_id, pad_token_id=pad_id
     )
     return model

@@ -64,19 +64,17 @@ class WorkerProbe(BaseModel):
     def healthy(self) -> bool:
         """Ask once; blocks for two seconds at most."""
         try:
-            return any(worker.name == self.worker for worker in self._presence().workers())
+            workers = _presence(self.redis_url).workers()
         except LifecycleError:
             return False
+        return any(worker.name == self.worker for worker in workers)
 
     def forget(self) -> None:
         """Wipe out the last word of a worker that died, so that only its successor's counts."""
         try:
-            self._presence().leave(self.worker)
+            _presence(self.redis_url).leave(self.worker)
         except LifecycleError:
             return
-
-    def _presence(self) -> Presence:
-        return Presence(_redis(self.redis_url), LedgerSettings())
 
 
 Probe = Annotated[HttpProbe | RedisProbe | WorkerProbe, Field(discriminator="kind")]
@@ -91,3 +89,8 @@ def _http() -> httpx.Client:
 @cache
 def _redis(url: str) -> "redis.Redis":
     return connect(RedisSettings.model_validate({"url": url, "timeout_seconds": _TIMEOUT_SECONDS}))
+
+
+@cache
+def _presence(redis_url: str) -> Presence:
+    return Presence(_redis(redis_url), LedgerSettings())

@@ -2,7 +2,8 @@
 
 The kernel is asked to kill this process when its parent goes (PR_SET_PDEATHSIG), and that wish
 survives the exec. A script of its own, because code between fork and exec (`preexec_fn`) may
-deadlock in a parent that has threads. What the command starts in turn has no leash: see `warden.py`.
+deadlock in a parent that has threads. What the command starts in turn has no leash: see
+`warden.py`.
 """
 
 import ctypes

@@ -1,6 +1,11 @@
 """Ports of this machine for the parts of the stack."""
 
+import errno
 import socket
+from itertools import chain, repeat
+
+_LOOPBACK = "127.0.0.1"
+_TRIES = 100
 
 
 class Ports:
@@ -9,14 +14,20 @@ class Ports:
     def __init__(self, *, any_free: bool = False) -> None:
         self._any_free = any_free
         self._given: set[int] = set()
+        #: Ports that were wanted but taken, and what was given for each.
+        self.replaced: dict[int, int] = {}
 
-    def take(self, wanted: int, host: str = "127.0.0.1") -> int:
+    def take(self, wanted: int, host: str = _LOOPBACK) -> int:
         """Return the wanted port, or another if it is taken."""
-        port = 0 if self._any_free else wanted
-        while port in self._given or not (found := _bindable(host, port)):
-            port = 0
-        self._given.add(found)
-        return found
+        first = 0 if self._any_free else wanted
+        for candidate in chain([first], repeat(0, _TRIES)):
+            port = _bindable(host, candidate)
+            if port is not None and port not in self._given:
+                self._given.add(port)
+                if candidate != first:
+                    self.replaced[wanted] = port
+                return port
+        raise OSError(errno.EADDRNOTAVAIL, f"no port of {host} can be listened on")
 
 
 def _bindable(host: str, port: int) -> int | None:

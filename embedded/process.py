@@ -49,11 +49,18 @@ class Process:
         """The process' id, which is also that of its group."""
         return self._popen.pid
 
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has ended, and well."""
+        return self._popen.returncode == 0
+
     async def wait(self) -> str:
         """Wait for the end and say how it came."""
         await self._ended.wait()
         code = self._popen.returncode
-        return f"ended with status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        return f"ended with status {code}"
 
     async def stop(self, grace_seconds: float) -> None:
         """End it politely, then not; and in any case whatever it left in its group."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Never, Self
 
+from embedded.errors import StartError
 from embedded.process import Process
 from embedded.service import Change, Phase, Service
 from embedded.warden import Warden
@@ -20,7 +21,7 @@ class Patience:
     """How long the supervisor waits for what, in seconds."""
 
     #: Between two looks at a service that starts.
-    poll: float = 0.1
+    poll: float = 0.2
     #: For the first answer of a service.
     start: float = 120
     #: Between two looks at a healthy service.
@@ -34,15 +35,6 @@ class Patience:
     stable: float = 30
     #: Starts that may fail before the stack as a whole is said not to start.
     first_starts: int = 3
-
-
-class StartError(Exception):
-    """A service did not come up."""
-
-    def __init__(self, service: Service, reason: str, log: Path) -> None:
-        super().__init__(f"{service.component.title} did not start: {reason}; see {log}")
-        self.service = service
-        self.log = log
 
 
 class Supervisor:
@@ -107,9 +99,8 @@ class Supervisor:
 
     async def _keep(self, service: Service) -> None:
         """Have the service running for ever."""
-        if service.needs:
-            self._tell(service, Phase.WAITING, f"for {', '.join(service.needs)}")
-            await asyncio.gather(*(self._up[name].wait() for name in service.needs))
+        self._tell(service, Phase.WAITING, f"for {', '.join(service.needs)}" * bool(service.needs))
+        await asyncio.gather(*(self._up[name].wait() for name in service.needs))
         up, failures, was_up = self._up[service.name], 0, False
         while True:
             reason = await self._run_once(service)
@@ -118,7 +109,7 @@ class Supervisor:
             up.clear()
             failures = 1 if lasted > self._patience.stable else failures + 1
             if not was_up and failures >= self._patience.first_starts:
-                raise StartError(service, reason, self._log(service))
+                raise StartError(service.component.title, reason, self._log(service))
             delay = min(self._patience.backoff * 2 ** (failures - 1), self._patience.backoff_max)
             self._tell(service, Phase.DOWN, f"{reason}; again in {delay:g} s")
             await asyncio.sleep(delay)

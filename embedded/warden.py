@@ -1,8 +1,9 @@
 """Kills what a supervisor leaves behind when it is killed itself.
 
 A leash (`leash.py`) holds a supervisor's children, but not what those start in turn, as MLflow
-starts its web server. The warden is a process of its own that hears over a pipe which process groups
-live. When the pipe ends, the supervisor is gone: by `kill -9`, or in good order with no group left.
+starts its web server. The warden is a process of its own that hears over a pipe which process
+groups live. When the pipe ends, the supervisor is gone: by `kill -9`, or in good order with no
+group left.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ class Warden:
     """The supervisor's end of the pipe; a context manager that ends the warden's process."""
 
     def __init__(self, keep_open: Iterable[int] = ()) -> None:
-        """Start the process; it shares the file descriptors given, and a lock on them, to its end."""
+        """Start the process; it keeps these descriptors, and the locks on them, to its end."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", __file__],
             stdin=subprocess.PIPE,
@@ -40,6 +41,11 @@ class Warden:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
         self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        """The process' id."""
+        return self._process.pid
 
     def watch(self, group: int) -> None:
         """Have a process group killed when the supervisor goes."""

@@ -8,12 +8,15 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from shared.tasks import OPTIONS, Engine, Task
+from shared.tasks import Engine, Task, options_of
 
 
 def _plain(name: str) -> str:
@@ -38,6 +41,14 @@ HubName = Annotated[
     StringConstraints(pattern=rf"^{_WORD}{{0,95}}(/{_WORD}{{0,95}})?$"),
     AfterValidator(_plain),
 ]
+_HUB_NAME = TypeAdapter(HubName)
+#: ``[host/][namespace/]name[:tag]``, as Ollama writes it.
+OllamaName = Annotated[
+    str,
+    StringConstraints(
+        pattern=rf"^({_WORD}{{0,79}}(:[0-9]{{1,5}})?/)?({_WORD}{{0,79}}/)?{_WORD}{{0,79}}(:{_WORD}{{0,79}})?$"
+    ),
+]
 #: A branch, a tag or a commit of the hub.
 Revision = Annotated[
     str,
@@ -45,7 +56,9 @@ Revision = Annotated[
     AfterValidator(_inside),
 ]
 #: A directory's name in the staging area: one path segment that is not hidden.
-LocalName = Annotated[str, StringConstraints(pattern=rf"^{_WORD}{{0,199}}$"), AfterValidator(_plain)]
+LocalName = Annotated[
+    str, StringConstraints(pattern=rf"^{_WORD}{{0,199}}$"), AfterValidator(_plain)
+]
 #: lakeFS' own rule for repositories.
 RepoName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
 BranchName = Annotated[
@@ -74,10 +87,18 @@ class DownloadRequest(JobRequest):
     """Fetch a model from where it is published into the staging area."""
 
     model_source: Literal["huggingface", "ollama"] = "huggingface"
-    model_name: HubName
+    #: ``org/name`` at the hub, ``name:tag`` at Ollama.
+    model_name: OllamaName
     revision: Revision | None = None
     allow_patterns: tuple[str, ...] | None = None
     ignore_patterns: tuple[str, ...] | None = None
+
+    @field_validator("model_name")
+    @classmethod
+    def _named_as_at_its_source(cls, name: str, info: ValidationInfo) -> str:
+        if info.data.get("model_source") == "huggingface":
+            return _HUB_NAME.validate_python(name)
+        return name
 
     @property
     def local_model_name(self) -> str:
@@ -118,10 +139,14 @@ class RegisterRequest(JobRequest):
     archive_existing_versions: bool = False
 
 
+#: Text generation on Ollama in one word.
+OLLAMA_ALIAS = "text-generation-ollama"
+
+
 class RegisterOllamaRequest(JobRequest):
     """Make a model of the Ollama server a version in MLflow's registry."""
 
-    local_model_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._/-]+(:[\w.-]+)?$")]
+    local_model_name: OllamaName
     task: Literal["text-generation-ollama"] = "text-generation-ollama"
     model_params: Annotated[float, Field(gt=0)] | None = None
     registered_name: RegisteredName | None = None
@@ -144,11 +169,19 @@ class InferRequest(JobRequest):
     timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = None
     stream: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_alias(cls, fields: Any) -> Any:
+        """Read ``text-generation-ollama`` as the task and the engine that it stands for."""
+        if isinstance(fields, dict) and fields.get("task") == OLLAMA_ALIAS:
+            return fields | {"task": Task.TEXT_GENERATION, "engine": Engine.OLLAMA}
+        return fields
+
     @model_validator(mode="after")
     def _known_options(self) -> Self:
         """Refuse an option that the task does not have, by its name."""
         try:
-            OPTIONS[self.task].model_validate(self.options)
+            options_of(self.task, self.engine).model_validate(self.options)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
                 "options",

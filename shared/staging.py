@@ -124,9 +124,9 @@ class StagingArea:
         directory = self._directory(local_name)
         for _ in range(_READ_ATTEMPTS):
             with suppress(FileNotFoundError):  # a download may replace the model meanwhile
-                inode = directory.stat().st_ino
+                before = _identity(directory)
                 model = self._read(local_name, directory)
-                if directory.stat().st_ino == inode:
+                if _identity(directory) == before:
                     return model
         raise NotFoundError(
             f"No model {local_name!r} in the staging area", field="local_model_name"
@@ -273,6 +273,12 @@ def _manifest(directory: Path) -> Manifest | None:
         return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValidationError):
         return None
+
+
+def _identity(directory: Path) -> tuple[int, int]:
+    """Tell one directory from another that came to its place, even under the same inode number."""
+    stat = directory.stat()
+    return stat.st_ino, stat.st_ctime_ns
 
 
 def _time(ns: int) -> datetime:

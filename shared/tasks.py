@@ -129,5 +129,13 @@ class OllamaOptions(GenerationOptions):
 #: Common names of options, and Ollama's for the same.
 OLLAMA_NAMES = {"max_new_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
 
-#: The options of each task.
+
+def options_of(task: Task, engine: Engine) -> type[Options]:
+    """Return the options that a request for a task on an engine may set."""
+    if engine is Engine.OLLAMA:
+        return OllamaOptions
+    return OPTIONS[task]
+
+
+#: The options of each task on transformers.
 OPTIONS: dict[Task, type[Options]] = dict.fromkeys(Task, GenerationOptions)

@@ -34,7 +34,10 @@ def redis_client(redis_settings: RedisSettings) -> Iterator["redis.Redis"]:
 def ledger_settings() -> LedgerSettings:
     """Settings of a ledger that nobody else uses, with times that tests can wait for."""
     return LedgerSettings(
-        prefix=f"test-{uuid.uuid4().hex}", lease_seconds=1, republish_seconds=0.2, backoff_seconds=0.1
+        prefix=f"test-{uuid.uuid4().hex}",
+        lease_seconds=1,
+        republish_seconds=0.2,
+        backoff_seconds=0.1,
     )
 
 

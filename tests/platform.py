@@ -57,9 +57,7 @@ class Platform:
                 "cpu": [sys.executable, "-m", "workers", "cpu"],
                 "gpu": [sys.executable, "-m", "workers", "gpu"],
             }[name]
-            self._processes[name] = start(
-                command, log=self.directory / f"{name}.log", env=self.env
-            )
+            self._processes[name] = start(command, log=self.directory / f"{name}.log", env=self.env)
         for name in names:
             wait_until(lambda name=name: self._up(name), 90, f"{name} is up")  # type: ignore[misc]
 
@@ -94,15 +92,15 @@ class Platform:
 
     # ── the public API ───────────────────────────────────────────────────────
 
-    def submit(self, path: str, wait: float = 0, **body: Any) -> Json:
+    def submit(self, call: str, wait: float = 0, **body: Any) -> Json:
         """Submit a job, and return it as it is after the wait."""
-        response = self.http.post(path, json=body, params={"wait": wait} if wait else {})
+        response = self.http.post(call, json=body, params={"wait": wait} if wait else {})
         assert response.status_code in {200, 202}, response.text
         return dict(response.json())
 
-    def done(self, path: str, wait: float = 100, **body: Any) -> Json:
+    def done(self, call: str, wait: float = 100, **body: Any) -> Json:
         """Submit a job, and return its result; it must succeed within the wait."""
-        return self.ended(self.submit(path, **body)["job_id"], wait)["result"]  # type: ignore[no-any-return]
+        return self.ended(self.submit(call, **body)["job_id"], wait)["result"]  # type: ignore[no-any-return]
 
     def job(self, job_id: str) -> Json:
         """Look at a job."""

@@ -66,7 +66,10 @@ def tiny_llama(
                 weight.mul_(8)
         # Never ends by itself, and never says a special token.
         model.lm_head.weight[tokenizer.all_special_ids] = 0
-    model.to(dtype).save_pretrained(directory)
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    model.config.dtype = dtype
+    model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
 
@@ -83,7 +86,7 @@ def byte_level_tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,

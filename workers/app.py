@@ -48,9 +48,7 @@ class Worker:
         self._ledger = Ledger(client, settings.ledger)
         self._presence = Presence(client, settings.ledger)
         works, self._status = self._build_works(Placement(client, settings.ledger))
-        self._heartbeat = Heartbeat(
-            self._ledger, settings.ledger.heartbeat_seconds, self._announce
-        )
+        self._heartbeat = Heartbeat(self._ledger, settings.ledger.heartbeat_seconds, self._announce)
         self._runner = Runner(self.name, self._ledger, self._heartbeat, works, settings.ledger)
         self._reconciler = Reconciler(self._ledger, Queue(self.app), settings.ledger)
         for job_kind in works:

@@ -31,7 +31,9 @@ log = structlog.get_logger()
 class Heartbeat:
     """Keeps the worker's jobs its own while they run."""
 
-    def __init__(self, ledger: Ledger, every_seconds: float, announce: Callable[[int], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, every_seconds: float, announce: Callable[[int], None]
+    ) -> None:
         self._ledger = ledger
         self._every_seconds = every_seconds
         self._announce = announce

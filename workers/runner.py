@@ -105,7 +105,7 @@ class Runner:
         except MemoryError:
             return None, OutOfMemoryError("the worker has no memory for this job now")
         # A SystemExit or a MemoryError that leaves the body costs the pool its slot (field notes).
-        except BaseException as error:  # noqa: BLE001 - the outermost runner
+        except BaseException as error:
             log.exception("defect in a job")
             return None, InternalError(f"{type(error).__name__}: {error}")
         return result, None

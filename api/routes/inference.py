@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from celery.exceptions import CeleryError
-from fastapi import APIRouter, Body, Query, Response
+from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 from kombu.exceptions import KombuError
 from pydantic import BaseModel, ConfigDict
@@ -88,7 +88,8 @@ def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
         return None
     if model.task is not request.task:
         raise UnsupportedTaskError(
-            f"{model.name} version {model.version} is registered for {model.task.value}", field="task"
+            f"{model.name} version {model.version} is registered for {model.task.value}",
+            field="task",
         )
     if model.engine is not request.engine:
         raise UnsupportedTaskError(
@@ -123,9 +124,7 @@ def stats(services: Provided) -> dict[str, Any]:
 @router.post("/cache/clear", summary="Unload warm models")
 def clear_cache(
     services: Provided,
-    request: Annotated[
-        CacheClear, Body(openapi_examples={"all": {"value": {}}})
-    ] = CacheClear(),  # noqa: B008 - frozen by use
+    request: Annotated[CacheClear, Body(openapi_examples={"all": {"value": {}}})] = CacheClear(),  # noqa: B008 - frozen by use
 ) -> dict[str, Any]:
     """Unload what no request uses; what is in use is left and named."""
     names = list(_gpu_workers(services))
@@ -149,9 +148,7 @@ def clear_cache(
 
 def _gpu_workers(services: Services) -> dict[str, dict[str, Any]]:
     return {
-        worker.name: worker.status
-        for worker in services.presence.workers()
-        if worker.kind == "gpu"
+        worker.name: worker.status for worker in services.presence.workers() if worker.kind == "gpu"
     }
 
 

@@ -51,7 +51,9 @@ async def get_job(
     job_id: JobId,
     wait: Annotated[
         float,
-        Query(ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."),
+        Query(
+            ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."
+        ),
     ] = 0,
 ) -> JobView:
     """Return the job as it is, or as it is when it has ended or the wait is over."""
@@ -106,7 +108,11 @@ async def _sent_events(
                     return
                 yield format_sse_event(comment="still here")
             else:
-                yield format_sse_event(data_str=json.dumps(event.data, ensure_ascii=False), event=event.name, id=event.id)
+                yield format_sse_event(
+                    data_str=json.dumps(event.data, ensure_ascii=False),
+                    event=event.name,
+                    id=event.id,
+                )
     except UnavailableError:
         # The stream has begun: the client sees it end and comes back with its Last-Event-ID.
         return

@@ -72,9 +72,7 @@ async def upload(
     wait: Waiting,
     request: Annotated[
         UploadRequest,
-        _example(
-            repo_name="smollm", local_model_name="HuggingFaceTB_SmolLM2-135M-Instruct"
-        ),
+        _example(repo_name="smollm", local_model_name="HuggingFaceTB_SmolLM2-135M-Instruct"),
     ],
 ) -> Response:
     """Upload a model of the staging area and commit it; the repository is created if missing."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from api.components import probe_all
 from api.services import Provided
 from api.views import Message, ModelsHealth, VersionView
-from shared.lakefs import Repository
+from shared.lakefs.types import Repository
 from shared.requests import RegisteredName, Stage, Version
 
 router = APIRouter(prefix="/models", tags=["registry"])
@@ -33,7 +33,10 @@ def local_models(
 ) -> list[dict[str, Any]]:
     """Return what was downloaded to this host and can be uploaded, or what Ollama has."""
     if model_source == "ollama":
-        return [_local(model.name, model.size_bytes, model.modified_at) for model in services.ollama.models()]
+        return [
+            _local(model.name, model.size_bytes, model.modified_at)
+            for model in services.ollama.models()
+        ]
     return [
         _local(model.name, model.size_bytes, model.modified_at)
         | {
@@ -59,7 +62,7 @@ def _local(name: str, size_bytes: int, modified_at: datetime) -> dict[str, Any]:
 @router.get("/lakefs_repos", summary="Repositories of lakeFS")
 def lakefs_repos(services: Provided) -> list[Repository]:
     """Return the repositories that uploads may go to."""
-    return services.store.repositories()
+    return services.repositories.repositories()
 
 
 @router.get("/registered_in_mlflow", summary="Registered models")
@@ -88,7 +91,9 @@ def transition_stage(
         StageTransition,
         Body(
             openapi_examples={
-                "promote": {"value": {"model_name": "smollm", "version": "2", "stage": "production"}}
+                "promote": {
+                    "value": {"model_name": "smollm", "version": "2", "stage": "production"}
+                }
             }
         ),
     ],

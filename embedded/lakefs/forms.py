@@ -91,6 +91,6 @@ class _Form:
             raise InvalidError("multipart: NextPart: EOF") from None
 
     def _take(self, count: int) -> bytes:
-        taken = bytes(self._ahead[:count])
+        taken = bytes(memoryview(self._ahead)[:count])
         del self._ahead[:count]
         return taken

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from embedded.lakefs import branches, changes, commits, names, refs, staging
+from embedded.lakefs import branches, changes, commits, refs, staging
 from embedded.lakefs.changes import Strategy
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import ConflictError, InvalidError
@@ -80,7 +80,7 @@ def revert(
     tree = changes.merged(tx.tree(target.tree_id), ours, before, Strategy.NONE)
     if not changes.between(ours, tree) and not note.allow_empty:
         raise InvalidError("update branch: no changes")
-    message = note.message or f"Revert {target.id}"
+    message = note.message or f"Revert {source}"
     note = Note(note.committer, message, note.metadata)
     return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
 
@@ -133,7 +133,6 @@ def _advance(
 
 
 def _clean_head(tx: Transaction, repository_id: str, branch: str) -> Ref:
-    names.check_branch(branch)
     head = branches.get(tx, repository_id, branch)
     before = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
     staged = staging.applied(before, staging.changes(tx, repository_id, branch))

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import time
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from urllib.parse import urlencode
 
@@ -27,24 +28,25 @@ class Link:
 class Signer:
     """Signs and checks with a key that only the server knows."""
 
-    def __init__(self, secret: str) -> None:
+    def __init__(self, secret: str, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
         self._key = hashlib.sha256(f"embedded-lakefs:{secret}".encode()).digest()
 
     def link(self, base_url: str, method: str, path: str) -> Link:
         """Return a URL for `method` on `path` that works without credentials."""
-        expires = int(time.time()) + LINK_SECONDS
+        expires = int(self._clock()) + LINK_SECONDS
         query = urlencode({"expires": expires, "signature": self._sign(method, path, str(expires))})
         return Link(f"{base_url.rstrip('/')}{path}?{query}", expires)
 
     def check_link(self, method: str, path: str, expires: int, signature: str) -> None:
         """Refuse a link that was not signed here or is too old."""
         genuine = self._sign(method, path, str(expires))
-        if not hmac.compare_digest(genuine.encode(), signature.encode()) or time.time() > expires:
+        if not hmac.compare_digest(genuine.encode(), signature.encode()) or self._clock() > expires:
             raise ForbiddenError("the link is not valid or has expired")
 
     def address(self, upload_id: str, place: Place) -> str:
         """Return where one upload for `place` goes, relative to the storage namespace."""
-        name = f"data/{int(time.time())}-{upload_id}"
+        name = f"data/{int(self._clock())}-{upload_id}"
         return f"{name},{self._sign(name, *astuple(place))}"
 
     def check_address(self, address: str, place: Place) -> str:
@@ -54,7 +56,7 @@ class Signer:
         if not hmac.compare_digest(genuine.encode(), signature.encode()):
             raise InvalidError("invalid address signature: invalid address")
         created, _, upload_id = name.removeprefix("data/").partition("-")
-        if time.time() > int(created) + ADDRESS_SECONDS:
+        if self._clock() > int(created) + ADDRESS_SECONDS:
             raise InvalidError("link address expired")
         return upload_id
 

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
+import pydantic.v1
 import urllib3
 from lakefs_sdk.api.branches_api import BranchesApi
 from lakefs_sdk.api.commits_api import CommitsApi
@@ -16,22 +16,18 @@ from lakefs_sdk.api.repositories_api import RepositoriesApi
 from lakefs_sdk.api.staging_api import StagingApi
 from lakefs_sdk.api_client import ApiClient
 from lakefs_sdk.configuration import Configuration
+from lakefs_sdk.exceptions import ApiException
 from lakefs_sdk.models.storage_config import StorageConfig
 
-from shared.lakefs.errors import translated, unavailable
+from shared.errors import RequestError
+from shared.lakefs.connection import CONNECT_SECONDS, base_url
+from shared.lakefs.errors import from_status, translated, unavailable
 from shared.settings import LakeFSSettings
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 5.0
 #: Entries asked for at once; lakeFS gives and deletes no more.
 PAGE = 1000
-
-
-def base_url(settings: LakeFSSettings) -> str:
-    """Return the address of lakeFS' API."""
-    endpoint = settings.endpoint.rstrip("/")
-    return endpoint if urlsplit(endpoint).path else f"{endpoint}/api/v1"
 
 
 class Control:
@@ -61,7 +57,14 @@ class Control:
     def call(self, method: Callable[..., T], *args: object, **options: object) -> T:
         """Call a method of the SDK."""
         with translated():
-            return method(*args, **options, _request_timeout=self._timeouts)
+            try:
+                return method(*args, **options, _request_timeout=self._timeouts)
+            except ApiException as error:
+                body = error.body or str(error.reason)
+                raise from_status(int(error.status or 0), body) from error
+            except pydantic.v1.ValidationError as error:
+                # What the SDK will not send, or an answer that is not lakeFS'.
+                raise RequestError(f"not lakeFS' API: {error}", code="lakefs_refused") from error
 
     def pages(
         self, method: Callable[..., Any], *args: object, amount: int = PAGE, **options: object

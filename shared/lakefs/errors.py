@@ -1,13 +1,11 @@
-"""What lakeFS, its SDK and the network raise, as errors of the platform."""
+"""What lakeFS and the network answer, as errors of the platform."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import httpx
-import pydantic.v1
 import urllib3
-from lakefs_sdk.exceptions import ApiException
 
 from shared.errors import (
     ConflictError,
@@ -51,27 +49,19 @@ def check(response: httpx.Response) -> None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the SDK and the network raise into errors of the platform."""
+    """Turn what the network raises into errors of the platform."""
     try:
         yield
-    except ApiException as error:
-        raise from_status(int(error.status or 0), error.body or str(error.reason)) from error
-    except pydantic.v1.ValidationError as error:
-        # What the SDK will not send, or an answer that is not lakeFS'.
-        raise RequestError(f"not lakeFS' API: {error}", code="lakefs_refused") from error
     except (urllib3.exceptions.HTTPError, httpx.TransportError) as error:
-        # Only the kind and the host's answer: a presigned link in a log is a secret in a log.
+        # Without the address: a presigned link in a log is a secret in a log.
         raise unavailable(_reason(error)) from error
 
 
 def _reason(error: urllib3.exceptions.HTTPError | httpx.TransportError) -> str:
     """Return what went wrong on the network, without the address that was asked."""
-    cause = getattr(error, "reason", None) or error
-    return (
-        f"{type(cause).__name__}: {cause}"
-        if isinstance(error, httpx.HTTPError)
-        else type(cause).__name__
-    )
+    if isinstance(error, httpx.TransportError):
+        return f"{type(error).__name__}: {error}"
+    return type(getattr(error, "reason", None) or error).__name__
 
 
 def _message(body: str | bytes | None) -> str:

@@ -89,9 +89,6 @@ class Reader:
         """Yield what is missing of a stream and move it on."""
         span = f"bytes={stream.offset}-" if stream.offset else None
         with self._answer(repo, ref, stream.path, span) as response:
-            if response.history and response.is_error:
-                # The link expired, or the store behind lakeFS stumbled: a new link may do.
-                raise unavailable(f"the object store answered {response.status_code}")
             check(response)
             skip = _begin(stream, response)
             for data in response.iter_raw():
@@ -118,6 +115,9 @@ class Reader:
                 follow_redirects=True,
             ) as response,
         ):
+            if response.history and response.is_error and response.status_code != 416:
+                # The link expired, or the store behind lakeFS stumbled: a new link may do.
+                raise unavailable(f"the object store answered {response.status_code}")
             yield response
 
 

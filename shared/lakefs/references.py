@@ -20,11 +20,6 @@ class References:
         self._control = control
         self._storage_namespace = storage_namespace
 
-    def repositories(self) -> list[Repository]:
-        """Return all repositories."""
-        api = self._control.repositories
-        return [_repository(found) for found in self._control.pages(api.list_repositories)]
-
     def ensure_repository(self, name: str) -> Repository:
         """Return a repository, created if it is missing."""
         api, call = self._control.repositories, self._control.call
@@ -87,17 +82,34 @@ class References:
                     break
         return None
 
+    def last_change(self, repo: str, ref: str, path: str) -> Commit | None:
+        """Return the newest commit, up to a reference, that changed something in a directory."""
+        only = {"prefixes": [f"{path}/"]} if path else {}
+        api = self._control.refs
+        with self._named(repo, ref):
+            log = self._control.call(
+                api.log_commits, repo, ref, amount=1, limit=True, first_parent=True, **only
+            )
+        return _commit(log.results[0]) if log.results else None
+
     def has_uncommitted(self, repo: str, branch: str) -> bool:
         """Return whether a branch has changes that are not committed."""
         api = self._control.branches
         with self._named(repo, branch):
             return bool(self._control.call(api.diff_branch, repo, branch, amount=1).results)
 
-    def has_changes(self, repo: str, branch: str, since: str) -> bool:
-        """Return whether ``branch`` has commits with changes that ``since`` was not parted with."""
+    def has_changes(self, repo: str, branch: str, since: str, path: str = "") -> bool:
+        """Return whether ``branch`` has committed changes that it had not when the two parted.
+
+        ``path`` looks into one directory only.
+        """
         api = self._control.refs
+        prefix = f"{path}/" if path else ""
         with self._named(repo, branch):
-            return bool(self._control.call(api.diff_refs, repo, since, branch, amount=1).results)
+            found = self._control.call(
+                api.diff_refs, repo, since, branch, amount=1, prefix=prefix, type="three_dot"
+            )
+        return bool(found.results)
 
     def commit_changes(
         self, repo: str, branch: str, message: str, metadata: Mapping[str, str] | None = None

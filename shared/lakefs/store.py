@@ -8,7 +8,8 @@ import httpx
 
 from shared.cancellation import CancelToken
 from shared.errors import NotFoundError
-from shared.lakefs.control import CONNECT_SECONDS, PAGE, Control, base_url
+from shared.lakefs.connection import CONNECT_SECONDS, connect
+from shared.lakefs.control import PAGE, Control
 from shared.lakefs.errors import from_status
 from shared.lakefs.reader import Reader
 from shared.lakefs.references import References
@@ -22,12 +23,11 @@ class LakeFSStore(References):
 
     def __init__(self, settings: LakeFSSettings) -> None:
         super().__init__(Control(settings), settings.storage_namespace)
-        timeout = httpx.Timeout(settings.timeout_seconds, connect=CONNECT_SECONDS)
-        secret = settings.secret_access_key.get_secret_value()
-        self._http = httpx.Client(
-            base_url=base_url(settings), auth=(settings.access_key_id, secret), timeout=timeout
+        self._http = connect(settings)
+        # Presigned links go to another server, which must not see our credentials.
+        self._links = httpx.Client(
+            timeout=httpx.Timeout(settings.timeout_seconds, connect=CONNECT_SECONDS)
         )
-        self._links = httpx.Client(timeout=timeout)
         self._reader = Reader(self._http, self._control)
         self._writer = Writer(self._http, self._links, self._control)
 

@@ -32,4 +32,6 @@ def redis_errors() -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnavailableError("Redis does not answer", code="redis_unavailable") from error
     except (redis.ReadOnlyError, redis.OutOfMemoryError) as error:
-        raise UnavailableError(f"Redis refuses writes: {error}", code="redis_unavailable") from error
+        raise UnavailableError(
+            f"Redis refuses writes: {error}", code="redis_unavailable"
+        ) from error

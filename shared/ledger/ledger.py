@@ -156,9 +156,7 @@ class Ledger:
 
     def report_progress(self, job: Job, progress: Progress) -> bool:
         """Write progress; return False, and write nothing, if the job is another worker's now."""
-        return bool(
-            self._run("report", job.id, job.fence, "progress", progress.model_dump_json())
-        )
+        return bool(self._run("report", job.id, job.fence, "progress", progress.model_dump_json()))
 
     def report_token(self, job: Job, text: str) -> bool:
         """Append a piece of generated text to the job's events."""

@@ -48,7 +48,8 @@ class ModelRegistry:
         made = self._made_by(job_id, name)
         if not made:
             self._ensure_model(name)
-            source = location.uri if location else f"{tags['engine']}://{name}"
+            # MLflow wants an absolute path in every source.
+            source = location.uri if location else f"{tags['engine']}:///{name}"
             self._client.call_once(
                 lambda mlflow: mlflow.create_model_version(
                     name=name,
@@ -68,15 +69,10 @@ class ModelRegistry:
         self, name: str, version: str, stage: str, *, archive_existing: bool = False
     ) -> ModelVersion:
         """Give a version a stage; with ``archive_existing``, archive the others that have it."""
-        aliases = self._queries.aliases(name)
-        stages = {
-            str(found.version): stage_of(found) for found in self._queries.versions(name=name)
-        }
-        if version not in stages:
-            raise missing_version(name, version)
         try:
-            for write in plan(stages, aliases, version, stage, archive_existing=archive_existing):
-                self._apply(name, write)
+            self._transition(name, version, stage, archive_existing=archive_existing)
+            # Another transition may have come between: look at the aliases again.
+            self._transition(name, version, None, archive_existing=False)
         finally:
             self._resolutions.forget()
         return self._get(name, version)
@@ -146,6 +142,18 @@ class ModelRegistry:
     def _delete(self, name: str, version: str) -> None:
         with suppress(NotFoundError):
             self._client.call(lambda mlflow: mlflow.delete_model_version(name, version))
+
+    def _transition(
+        self, name: str, version: str, stage: str | None, *, archive_existing: bool
+    ) -> None:
+        """Do what gives a version a stage, or keeps its own, and aliases their places."""
+        aliases = self._queries.aliases(name)
+        found = {str(each.version): stage_of(each) for each in self._queries.versions(name=name)}
+        if version not in found:
+            raise missing_version(name, version)
+        wanted = stage or found[version]
+        for write in plan(found, aliases, version, wanted, archive_existing=archive_existing):
+            self._apply(name, write)
 
     def _apply(self, name: str, write: SetStage | SetAlias) -> None:
         match write:

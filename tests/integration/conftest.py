@@ -12,7 +12,7 @@ import pytest
 
 from shared.cancellation import CancelToken
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings
 from tests.processes import free_port, running
 from workers.context import JobContext

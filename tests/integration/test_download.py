@@ -377,7 +377,10 @@ def test_cancelling_stops_a_transfer_that_would_take_long(
     assert downloads.shown() == []
 
 
-def test_the_first_failure_stops_the_other_files(hub: HubProcess, downloads: Downloads) -> None:
+def test_the_first_failure_stops_the_other_files(
+    hub: HubProcess, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 3600)
     hub.set_faults(
         fault(FaultKind.HANG, path=f"/cdn/*{WEIGHTS}"),
         fault(FaultKind.STATUS, path="*tokenizer.json", status=403),

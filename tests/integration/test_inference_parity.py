@@ -24,7 +24,7 @@ from shared.errors import (
     UnsupportedTaskError,
 )
 from shared.models import LakeFSLocation
-from shared.settings import InferenceSettings, MIB, Settings, StorageSettings
+from shared.settings import MIB, InferenceSettings, Settings, StorageSettings
 from shared.tasks import Engine, Task
 from tests.model_stores import DirectoryStore, StaticRegistry
 from tests.tiny_models import tiny_llama
@@ -75,7 +75,7 @@ class Transformers:
     """The same model, called directly."""
 
     def __init__(self, directory: Path) -> None:
-        self.model = AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True)
+        self.model: Any = AutoModelForCausalLM.from_pretrained(directory, use_safetensors=True)
         self.tokenizer = AutoTokenizer.from_pretrained(directory)
 
     def ids(self, inputs: Any, **options: Any) -> list[int]:
@@ -293,10 +293,10 @@ def test_a_stop_string_ends_the_answer_before_it(
 
     result = stack.ask(PROMPT, max_new_tokens=40, num_beams=beams, stop=["never said", stop])
 
-    if beams == 1:
-        assert result["generated_text"] == whole[: whole.index(stop)]
     assert stop not in result["generated_text"]
-    assert result["metadata"]["finish_reason"] == "stop"
+    if beams == 1:  # with more, one that did not say it may win
+        assert result["generated_text"] == whole[: whole.index(stop)]
+        assert result["metadata"]["finish_reason"] == "stop"
     expected = direct.ids(
         PROMPT,
         max_new_tokens=40,

@@ -91,17 +91,19 @@ def test_a_client_that_hangs_up_leaves_nothing(tmp_path: Path) -> None:
 def test_a_kill_between_commits_loses_no_answered_one(tmp_path: Path, kill_after: int) -> None:
     answered: list[str] = []
 
-    def write_until_the_end(main: Branch) -> None:
+    def write_until_the_end(server: EmbeddedServer, main: Branch) -> None:
+        objects = server.client().sdk_client.objects_api
         try:
             for number in range(1000):
-                main.object(f"file-{number}").upload(f"text {number}")
+                text = f"text {number}".encode()
+                objects.upload_object("durable", "main", f"file-{number}", content=text)
                 answered.append(main.commit(f"commit {number}").id)
         except (urllib3.exceptions.HTTPError, OSError):
             return
 
     with EmbeddedServer(tmp_path) as server:
         main = create_main(server)
-        writer = threading.Thread(target=write_until_the_end, args=(main,))
+        writer = threading.Thread(target=write_until_the_end, args=(server, main))
         writer.start()
         wait_for(lambda: len(answered) >= kill_after)
         server.stop(signal.SIGKILL)

@@ -68,7 +68,9 @@ def test_finish_ends_the_job_with_its_result(ledger: Ledger) -> None:
     ended = ledger.get(job.id)
     assert (ended.state, ended.result) == (JobState.SUCCEEDED, {"files": 2})
     assert ended.finished_at is not None
-    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2}), "repeated after a lost reply"
+    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2}), (
+        "repeated after a lost reply"
+    )
     assert not ledger.finish(job, JobState.FAILED), "an end is final"
 
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mlflow
@@ -67,6 +68,12 @@ def test_a_version_is_what_it_was_created_as(
     assert (made.location, made.description) == (LOCATION, "words")
     assert made.tags == TAGS | {"stage": "none", "job_id": "job", "model_params": "0.5"}
     assert made.created_at_ms > 0
+
+
+def test_a_model_that_is_not_in_lakefs_has_no_location(registry: ModelRegistry, name: str) -> None:
+    tags = {"inference_task": "text-generation", "engine": "ollama", "ollama_model_name": "q:1b"}
+    made = registry.create_version(name, None, tags, None, "job")
+    assert (made.engine, made.location) == (Engine.OLLAMA, None)
 
 
 def test_a_job_creates_one_version(registry: ModelRegistry, create: Create, name: str) -> None:
@@ -147,6 +154,15 @@ def test_a_transition_cut_short_is_healed_by_repeating_it(
         registry.set_stage(name, "3", "none")
 
 
+def test_aliases_are_right_after_transitions_at_once(
+    registry: ModelRegistry, client: mlflow.MlflowClient, create: Create, name: str
+) -> None:
+    versions = [create().version for _ in range(4)]
+    with ThreadPoolExecutor(len(versions)) as pool:
+        list(pool.map(lambda each: registry.set_stage(name, each, "production"), versions))
+    assert str(client.get_registered_model(name).aliases["production"]) == "4"
+
+
 def test_a_name_resolves_by_version_then_stage_then_production_then_staging(
     registry: ModelRegistry, create: Create, name: str
 ) -> None:
@@ -208,7 +224,7 @@ def test_lists_and_counts_leave_out_what_is_not_served(
     create("archived")
     create("production", engine="ollama")
     create("staging", inference_task="asr")
-    client.create_model_version(name, "s3://elsewhere", await_creation_for=0)
+    client.create_model_version(name, "s3://else/where", await_creation_for=0)
 
     def versions(found: list[ModelVersion]) -> list[str]:
         return [each.version for each in found if each.name == name]
@@ -248,7 +264,7 @@ def dead_registry() -> ModelRegistry:
     return ModelRegistry(MLflowSettings(tracking_uri=f"http://u:secret@127.0.0.1:{free_port()}"))
 
 
-@pytest.mark.timeout(20)
+@pytest.mark.timeout(60)  # by itself MLflow would try for minutes
 def test_a_dead_server_is_unavailable_within_seconds(dead_registry: ModelRegistry) -> None:
     with pytest.raises(UnavailableError) as error:
         dead_registry.resolve("any")

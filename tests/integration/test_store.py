@@ -19,8 +19,8 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
-from shared.lakefs import LakeFSStore
 from shared.lakefs.body import Body
+from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings
 from tests.processes import free_port
 

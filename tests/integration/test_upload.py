@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.jobs import JobKind
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings, StorageSettings
 from shared.staging import Manifest, ManifestFile, StagingArea
 from tests.integration.conftest import NewRun, Run
@@ -296,6 +297,22 @@ def test_a_model_put_in_the_same_place_meanwhile_does_not_mix(
     upload(begin(new_run, repo, earlier=run).context)
     assert content(store, repo) == digests(first)
     assert len(history(store, repo)) == 2
+
+
+def test_uploads_to_one_branch_at_once_are_one_commit_each(
+    upload: Upload, store: LakeFSStore, staging: StagingArea, new_run: NewRun, repo: str
+) -> None:
+    names = [f"model-{number}" for number in range(6)]
+    for name in names:
+        stage(staging, {"config.json": name.encode()}, name=name)
+    runs = [begin(new_run, repo, local_model_name=name) for name in names]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        list(pool.map(upload, [run.context for run in runs]))
+    jobs = [metadata["job_id"] for metadata in history(store, repo)]
+    assert sorted(jobs) == sorted(run.context.job.id for run in runs)
+    assert {file.path for file in store.files(repo, "main", "")} == {
+        f"{name}/config.json" for name in names
+    }
 
 
 def test_a_cancelled_upload_leaves_nothing(

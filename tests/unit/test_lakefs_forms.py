@@ -12,8 +12,6 @@ from starlette.types import Message
 from embedded.lakefs.errors import InvalidError
 from embedded.lakefs.forms import content_of
 
-BOUNDARY = b"frontier"
-
 
 def form(content: bytes) -> bytes:
     """Return a form with a note before the object."""

@@ -184,7 +184,7 @@ def test_a_reader_sees_the_old_or_the_new_model_while_it_is_replaced(staging: St
 
     reader = threading.Thread(target=read)
     reader.start()
-    for commit in (NEW, OLD) * 20:
+    for commit in (NEW, OLD) * 10:
         publish(staging, commit, revision_of(commit))
     ended.set()
     reader.join()

@@ -54,11 +54,16 @@ class ModelCache(Generic[K, T]):
         *,
         wait_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
+        release: Callable[[], None] = release_memory,
     ) -> None:
-        """Set the budget; ``wait_seconds`` bounds the wait for models in use to become idle."""
+        """Set the budget; ``wait_seconds`` bounds the wait for models in use to become idle.
+
+        ``release`` is called after each unload.
+        """
         self._residents: Residents[K, T] = Residents(max_bytes, max_models)
         self._wait_seconds = wait_seconds
         self._clock = clock
+        self._release_memory = release
         self._changed = threading.Condition()
         self._hits = 0
         self._misses = 0
@@ -190,7 +195,7 @@ class ModelCache(Generic[K, T]):
         try:
             resident.loader.unload()
         finally:
-            release_memory()
+            self._release_memory()
             with self._changed:
                 self._residents.remove(resident)
                 resident.state = State.FAILED
@@ -210,7 +215,7 @@ class ModelCache(Generic[K, T]):
     def _unload(self, victims: Iterable[tuple[Resident[K, T], Eviction]]) -> None:
         """Free models that were taken out, each of them even if another one fails."""
         with ExitStack() as stack:
-            for resident, reason in victims:
+            for resident, reason in reversed(list(victims)):  # the stack turns them around again
                 stack.callback(self._free, resident, reason)
 
     def _free(self, resident: Resident[K, T], reason: Eviction) -> None:
@@ -219,7 +224,7 @@ class ModelCache(Generic[K, T]):
         try:
             resident.loader.unload()
         finally:
-            release_memory()
+            self._release_memory()
             with self._changed:
                 self._residents.gone(resident)
                 self._evictions[reason] += 1

@@ -1,6 +1,6 @@
 """Composition root of inference without the queue, for scripts and notebooks."""
 
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from workers.inference.manager import InferenceManager, build_manager

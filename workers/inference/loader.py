@@ -20,6 +20,10 @@ class ModelKey:
     name: str
     version: str
 
+    def __str__(self) -> str:
+        """Return it as logs show it."""
+        return f"{self.name}/{self.version} on {self.engine}"
+
 
 class ModelLoader:
     """One load, held by the cache for as long as the model is in memory."""

@@ -6,7 +6,6 @@ holds it exclusively. What a killed fetch left is taken over, file by file, by t
 """
 
 import errno
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -34,7 +33,7 @@ class Snapshot:
 
     def close(self) -> None:
         """Let it be removed; it was last used now."""
-        os.utime(self._place.lock)
+        self._place.touch()
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -70,7 +69,7 @@ class Snapshots:
                     self._fetch(location, place, token, report)
                 lock.release()
                 lock.acquire(token, exclusive=False)
-            os.utime(place.lock)
+            place.touch()
         except BaseException:
             lock.close()
             raise

@@ -6,7 +6,7 @@ from typing import Any
 from celery.worker.control import control_command
 
 from shared.jobs import JobKind
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.registry import ModelRegistry
 from shared.requests import InferRequest
 from shared.settings import Settings

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from shared.cancellation import CancelToken
 from shared.errors import Interruption
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.models import StoredFile
 from shared.staging import StagedFile, StagedModel
 from workers.context import JobContext

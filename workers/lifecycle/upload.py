@@ -6,8 +6,8 @@ Each step may be done again after a crash anywhere, and the target branch gets o
 2. a branch of the job's own, from the target's head, reused if it is there;
 3. make the model's directory there what is staged: upload what differs, delete what is left over,
    commit;
-4. if the target went on meanwhile, merge it into the job's branch and repeat 3, so that a model
-   that another job put in the same place does not mix with this one;
+4. if another job put a model in the same place meanwhile, merge the target into the job's branch
+   and repeat 3, so that the two do not mix;
 5. one squash merge into the target, with the metadata that 1 looks for.
 
 Only 5 is seen on the target. The job's branch goes when the job ends, in whatever way, and stays
@@ -27,14 +27,15 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.jobs import Job
-from shared.lakefs import Commit, LakeFSStore
+from shared.lakefs.store import LakeFSStore
+from shared.lakefs.types import Commit
 from shared.requests import UploadRequest
 from shared.settings import LakeFSSettings
 from shared.staging import StagedModel, StagingArea
 from workers.context import JobContext
 from workers.lifecycle.publication import Counts, Directory
 
-#: The target may go on this often while the job prepares its merge.
+#: Others may change the model's directory this often while the job prepares its merge.
 CATCH_UPS = 5
 
 log = structlog.get_logger()
@@ -99,12 +100,12 @@ class Upload:
         counts = directory.compare(target)
         for _ in range(CATCH_UPS):
             directory.settle(own)
-            if not self._store.has_changes(repo, target, since=own):
+            if not self._store.has_changes(repo, target, since=own, path=model.name):
                 return counts
             self._store.merge(
                 repo, target, own, message=f"Catch up with {target}", strategy="dest-wins"
             )
-        raise UnavailableError(f"branch {target!r} of {repo!r} has too many commits at this time")
+        raise UnavailableError(f"others keep changing {model.name!r} on {target!r} of {repo!r}")
 
     def _found(self, job: Job, request: UploadRequest) -> dict[str, Any] | None:
         """Return the result of the job's commit, if it is on the target."""

@@ -4,13 +4,15 @@ from typing import Any
 
 from shared.hub import Hub
 from shared.jobs import JobKind
-from shared.lakefs import LakeFSStore
+from shared.lakefs.store import LakeFSStore
 from shared.ledger import Placement
+from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from shared.staging import StagingArea
 from workers.context import JobContext
 from workers.lifecycle.download import Download
+from workers.lifecycle.ollama import OllamaPull, RegisterOllama
 from workers.lifecycle.register import Register
 from workers.lifecycle.upload import Upload
 from workers.runner import Work
@@ -20,15 +22,23 @@ def lifecycle_works(settings: Settings, placement: Placement) -> dict[JobKind, W
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage)
     store = LakeFSStore(settings.lakefs)
-    download = Download(Hub(settings.hub), staging, settings.hub)
+    registry = ModelRegistry(settings.mlflow)
+    ollama = OllamaServer(settings.ollama)
+    from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
+    of_lakefs, of_ollama = Register(registry, store), RegisterOllama(registry, ollama)
 
-    def download_here(context: JobContext) -> dict[str, Any]:
-        result = download(context)
+    def download(context: JobContext) -> dict[str, Any]:
+        if context.job.request["model_source"] == "ollama":
+            return from_ollama(context)
+        result = from_hub(context)
         placement.record(result["local_model_name"], settings.storage.host_id)
         return result
 
+    def register(context: JobContext) -> dict[str, Any]:
+        return (of_lakefs if "lakefs_repo" in context.job.request else of_ollama)(context)
+
     return {
-        JobKind.DOWNLOAD: download_here,
+        JobKind.DOWNLOAD: download,
         JobKind.UPLOAD: Upload(store, staging, settings.lakefs),
-        JobKind.REGISTER: Register(ModelRegistry(settings.mlflow), store),
+        JobKind.REGISTER: register,
     }

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+from transformers.utils.logging import disable_progress_bar
 
 from shared.errors import InvalidInputError, OutOfMemoryError
 from shared.settings import Settings
@@ -55,6 +56,7 @@ class TransformersEngine(BaseEngine[TransformersModel]):
     def __init__(self, settings: Settings) -> None:
         """Choose the device and the type of the weights."""
         super().__init__(settings)
+        disable_progress_bar()  # type: ignore[no-untyped-call] # a worker's log is no terminal
         self._dtype = dtype_of(settings.inference.dtype)
         self._device = choose_device(settings.inference.device)
 

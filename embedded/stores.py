@@ -1,0 +1,109 @@
+"""The stores that the stack starts where none are given: Redis, MLflow, lakeFS and the hub."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from embedded.data_directory import Credentials, DataDirectory
+from embedded.health import HttpProbe, RedisProbe
+from embedded.redis import redis_command
+from embedded.service import Component, Service
+
+LOOPBACK = "127.0.0.1"
+
+
+def local_url(port: int, host: str = LOOPBACK) -> str:
+    """Return the address of a server on this machine."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def redis(directory: Path, port: int) -> Service:
+    """Return an append-only Redis."""
+    url = f"redis://{LOOPBACK}:{port}"
+    return Service(
+        Component(name="redis", title="Redis", address=url, probe=RedisProbe(url=f"{url}/0")),
+        command=tuple(redis_command(port, directory)),
+    )
+
+
+def mlflow(directory: Path, port: int) -> Service:
+    """Return MLflow's server on SQLite: one worker process, and nothing that runs code."""
+    url = local_url(port)
+    return Service(
+        Component(name="mlflow", title="MLflow", address=url, probe=HttpProbe(url=f"{url}/health")),
+        command=(
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", LOOPBACK, "--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{directory / 'mlflow.db'}"),
+            *("--artifacts-destination", str(directory / "artifacts")),
+            *("--uvicorn-opts", "--no-access-log"),
+        ),
+        env={
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )
+
+
+def lakefs(directory: DataDirectory, port: int) -> Service:
+    """Return lakeFS: the real one if it is installed, unless the embedded one has data here."""
+    url, keys = local_url(port), directory.credentials()
+    embedded = directory.path / "lakefs"
+    binary = None if embedded.exists() else shutil.which("lakefs")
+    component = Component(
+        name="lakefs",
+        title="lakeFS",
+        address=url,
+        probe=HttpProbe(url=f"{url}/_health"),
+        note="" if binary else "embedded",
+    )
+    if binary:
+        env = _real_lakefs(directory.folder("lakefs-server"), port, keys)
+        return Service(component, command=(binary, "run", "--local-settings"), env=env)
+    return Service(
+        component,
+        command=(
+            *(sys.executable, "-m", "embedded.lakefs"),
+            *("--host", LOOPBACK, "--port", str(port), "--data", str(embedded)),
+        ),
+        env={
+            "LAKEFS_ACCESS_KEY_ID": keys.access_key_id,
+            "LAKEFS_SECRET_ACCESS_KEY": keys.secret_access_key,
+        },
+    )
+
+
+def _real_lakefs(directory: Path, port: int, keys: Credentials) -> dict[str, str]:
+    """Return lakeFS' own settings; the installation ones set it up at its first start."""
+    return {
+        "LAKEFS_LISTEN_ADDRESS": f"{LOOPBACK}:{port}",
+        "LAKEFS_DATABASE_LOCAL_PATH": str(directory / "metadata"),
+        "LAKEFS_BLOCKSTORE_LOCAL_PATH": str(directory / "blocks"),
+        "LAKEFS_COMMITTED_LOCAL_CACHE_DIR": str(directory / "cache"),
+        "LAKEFS_AUTH_ENCRYPT_SECRET_KEY": keys.encryption_key,
+        "LAKEFS_BLOCKSTORE_SIGNING_SECRET_KEY": keys.encryption_key,
+        "LAKEFS_INSTALLATION_USER_NAME": "admin",
+        "LAKEFS_INSTALLATION_ACCESS_KEY_ID": keys.access_key_id,
+        "LAKEFS_INSTALLATION_SECRET_ACCESS_KEY": keys.secret_access_key,
+        "LAKEFS_STATS_ENABLED": "false",
+        "LAKEFS_SECURITY_CHECK_LATEST_VERSION": "false",
+    }
+
+
+def hub(directory: Path, port: int) -> Service:
+    """Return a server of local models by the Hugging Face Hub's protocol."""
+    url = local_url(port)
+    return Service(
+        Component(
+            name="hub",
+            title="Hub",
+            address=url,
+            probe=HttpProbe(url=f"{url}/_health"),
+            note="embedded",
+        ),
+        command=(
+            *(sys.executable, "-m", "embedded.hub"),
+            *("--root", str(directory), "--host", LOOPBACK, "--port", str(port)),
+        ),
+    )

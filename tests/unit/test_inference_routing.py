@@ -1,0 +1,229 @@
+"""From a task and an engine to what serves them, and one more attempt when memory runs out."""
+
+# ruff: noqa: ARG002 - the echo takes all that the contracts hand it, and needs little of it
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from shared.cancellation import CancelToken
+from shared.errors import (
+    CancelledError,
+    InternalError,
+    InvalidInputError,
+    OutOfMemoryError,
+    UnsupportedTaskError,
+)
+from shared.settings import Settings
+from shared.tasks import Task
+from tests.model_stores import DirectoryStore, StaticRegistry
+from workers.inference import registry as registry_module
+from workers.inference.cache import ModelCache
+from workers.inference.calls import InferenceCall
+from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
+from workers.inference.executor import ModelExecutor
+from workers.inference.handlers.base import BaseModelHandler
+from workers.inference.loader import ModelKey
+from workers.inference.manager import InferenceManager
+from workers.inference.registry import HandlerRegistry
+from workers.inference.router import TaskRouter
+from workers.inference.snapshot_disk import SnapshotDisk
+from workers.inference.snapshots import Snapshots
+
+
+class EchoEngine(BaseEngine[LoadedModel]):
+    """Says what it hears; may run out of memory first."""
+
+    name: ClassVar[str] = "echo"
+    supported_tasks: ClassVar[frozenset[Task]] = frozenset({Task.TEXT_GENERATION})
+    #: How many of the next inferences find no memory.
+    shortages: int = 0
+
+    def estimate_bytes(self, source: ModelSource) -> int:
+        """Return a size that lets two models in."""
+        return 4
+
+    def load_model(self, source: ModelSource) -> LoadedModel:
+        """Name the architecture after the model."""
+        return LoadedModel(source.version.name, self.supported_tasks, 4, "nowhere")
+
+    def infer(self, model: LoadedModel, inputs: Any, call: InferenceCall) -> Any:
+        """Return the inputs."""
+        call.token.check()
+        if call.on_token is not None:
+            call.on_token(inputs)
+        if self.shortages:
+            self.shortages -= 1
+            raise OutOfMemoryError("no memory left")
+        return inputs
+
+    def unload_model(self, model: LoadedModel) -> None:
+        """Do nothing."""
+
+
+class OtherEngine(EchoEngine):
+    """Takes the place of a built-in one."""
+
+    name: ClassVar[str] = "ollama"
+
+
+class EchoHandler(BaseModelHandler[LoadedModel]):
+    """Takes anything."""
+
+    def validate_input(self, data: Mapping[str, Any]) -> None:
+        """Find nothing wrong."""
+
+    def preprocess(self, model: LoadedModel, call: InferenceCall) -> str:
+        """Take the text."""
+        return str(call.data["inputs"])
+
+    def postprocess(
+        self, model: LoadedModel, call: InferenceCall, inputs: Any, output: Any
+    ) -> dict[str, Any]:
+        """Return the text."""
+        return {"generated_text": output}
+
+
+class LoudHandler(EchoHandler):
+    """Made for one architecture."""
+
+    def postprocess(
+        self, model: LoadedModel, call: InferenceCall, inputs: Any, output: Any
+    ) -> dict[str, Any]:
+        """Return the text, louder."""
+        return {"generated_text": output.upper()}
+
+
+class Stack:
+    """A manager whose only engine is the echo."""
+
+    def __init__(self, root: Path) -> None:
+        handlers = HandlerRegistry()
+        handlers.register_engine_manually(EchoEngine)
+        handlers.register_engine_manually(OtherEngine)
+        handlers.register_handler_manually("text-generation", "ollama", EchoHandler)
+        handlers.register_handler_manually("text-generation", "echo", EchoHandler)
+        handlers.register_handler_manually("text-generation", "echo:loud", LoudHandler)
+        self.registry = StaticRegistry()
+        self.router = TaskRouter(handlers, Settings())
+        self.cache = ModelCache[ModelKey, LoadedModel](10, 10)
+        snapshots = Snapshots(DirectoryStore(root / "store"), SnapshotDisk(root / "snapshots"))
+        executor = ModelExecutor(self.router, self.cache, snapshots)
+        self.manager = InferenceManager(self.registry, self.router, executor, self.cache)
+        for name in ("quiet", "loud"):
+            # A plugin's engine is not one of the enum's; the registry hands out its name.
+            self.registry.add(name, None, engine="echo")  # type: ignore[arg-type]
+
+    @property
+    def engine(self) -> EchoEngine:
+        """The engine that serves."""
+        engine = self.router.engine("echo")
+        assert isinstance(engine, EchoEngine)
+        return engine
+
+    def ask(self, model: str, **more: Any) -> dict[str, Any]:
+        """Send it a word."""
+        return self.manager.infer("text-generation", "echo", model, {"inputs": "hello"}, **more)
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Stack:
+    return Stack(tmp_path)
+
+
+def test_an_engine_and_a_handler_of_a_plugin_serve(stack: Stack) -> None:
+    result = stack.ask("quiet")
+    assert result["generated_text"] == "hello"
+    assert result["metadata"]["engine"] == "echo"
+    assert result["metadata"]["commit"] is None
+
+
+def test_a_handler_made_for_the_architecture_comes_first(stack: Stack) -> None:
+    assert stack.ask("loud")["generated_text"] == "HELLO"
+
+
+def test_out_of_memory_evicts_another_model_and_tries_once_more(stack: Stack) -> None:
+    stack.ask("loud")
+    stack.engine.shortages = 1
+    assert stack.ask("quiet")["generated_text"] == "hello"
+    assert [model["name"] for model in stack.manager.get_cached_models()] == ["quiet"]
+    assert stack.cache.stats()["evictions"]["out_of_memory"] == 1
+
+
+def test_out_of_memory_twice_is_an_error(stack: Stack) -> None:
+    stack.ask("loud")
+    stack.engine.shortages = 2
+    with pytest.raises(OutOfMemoryError):
+        stack.ask("quiet")
+
+
+def test_out_of_memory_with_nothing_to_evict_is_an_error(stack: Stack) -> None:
+    stack.engine.shortages = 1
+    with pytest.raises(OutOfMemoryError):
+        stack.ask("quiet")
+    assert stack.ask("quiet")["metadata"]["cache_hit"]
+
+
+def test_what_was_streamed_is_not_streamed_again(stack: Stack) -> None:
+    stack.ask("loud")
+    stack.engine.shortages = 1
+    pieces: list[str] = []
+    with pytest.raises(OutOfMemoryError):
+        stack.ask("quiet", on_token=pieces.append)
+    assert pieces == ["hello"]
+
+
+def test_counters_tell_success_failure_and_cancel_apart(stack: Stack) -> None:
+    stack.ask("quiet")
+    stack.ask("quiet")
+    with pytest.raises(InvalidInputError):
+        stack.manager.infer("text-generation", "echo", "quiet", {}, {"unheard": "of"})
+    token = CancelToken()
+    token.cancel(CancelledError("by the client"))
+    with pytest.raises(CancelledError):
+        stack.ask("quiet", token=token)
+    stats = stack.manager.get_stats()
+    assert (stats["succeeded"], stats["failed"], stats["cancelled"]) == (2, 1, 1)
+    assert stats["success_rate"] == pytest.approx(2 / 3)
+    assert (stats["cache"]["hits"], stats["cache"]["misses"]) == (1, 1)
+    assert stats["in_flight"] == 0
+
+
+def test_a_task_that_the_engine_does_not_do_is_refused(stack: Stack) -> None:
+    with pytest.raises(UnsupportedTaskError):
+        stack.manager.infer("asr", "echo", "quiet", {})
+
+
+def test_the_alias_names_the_engine(stack: Stack) -> None:
+    with pytest.raises(InvalidInputError, match="runs on echo, not on ollama"):
+        stack.manager.infer("text-generation-ollama", "transformers", "quiet", {"inputs": "x"})
+
+
+def test_entry_points_of_a_package_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        EntryPoint("echo", f"{__name__}:EchoEngine", registry_module.ENGINES),
+        EntryPoint("text-generation:echo", f"{__name__}:EchoHandler", registry_module.HANDLERS),
+        EntryPoint("asr:echo", f"{__name__}:Settings", registry_module.HANDLERS),
+    ]
+    monkeypatch.setattr(
+        registry_module, "entry_points", lambda group: [p for p in points if p.group == group]
+    )
+    handlers = HandlerRegistry()
+    assert handlers.engine("echo") is EchoEngine
+    assert handlers.handler(Task.TEXT_GENERATION, "echo") is EchoHandler
+    assert {"echo", "transformers"} <= set(handlers.engines())
+    assert "text-generation:transformers" in handlers.handlers()
+    assert handlers.engine("steam") is None
+    with pytest.raises(InternalError, match="BaseModelHandler"):
+        handlers.handler(Task.ASR, "echo")
+
+
+def test_the_package_is_imported_without_torch() -> None:
+    modules = "workers.inference, workers.inference.architectures, workers.inference.weights"
+    script = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

@@ -1,0 +1,112 @@
+"""The stack consists of what was not given from outside."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from embedded.data_directory import DataDirectory
+from embedded.ports import Ports
+from embedded.stack import Stack, Wishes, plan
+from shared.settings import Settings
+
+GIVEN = {
+    "REDIS_URL": "redis://:secret@cache.example:6379/2",
+    "MLFLOW_TRACKING_URI": "http://mlflow.example",
+    "LAKEFS_ENDPOINT": "http://lakefs.example",
+    "OLLAMA_HOST": "http://ollama.example:11434",
+}
+
+
+@pytest.fixture
+def nowhere(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory without settings, and an environment without them."""
+    for name in (*GIVEN, "HF_ENDPOINT", "STORAGE_STAGING_DIR", "REDIS_BROKER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(data)
+    return data
+
+
+def planned(data: Path, *, embedded_hub: bool = False) -> Stack:
+    wishes = Wishes(ports=Ports(any_free=True), embedded_hub=embedded_hub)
+    return plan(Settings(), DataDirectory(data), wishes)
+
+
+def started(stack: Stack) -> set[str]:
+    return {service.name for service in stack.services}
+
+
+PLATFORM = {"api", "worker-cpu", "worker-gpu", "flower"}
+
+
+def test_everything_is_started_where_nothing_is_given(nowhere: Path) -> None:
+    stack = planned(nowhere)
+
+    assert started(stack) == {"redis", "mlflow", "lakefs"} | PLATFORM
+    assert stack.outside == ()
+    assert stack.hub == "https://huggingface.co"
+    api = next(service for service in stack.services if service.name == "api")
+    assert api.needs == ("redis",)
+    assert api.env["STORAGE_STAGING_DIR"] == str(nowhere / "staging")
+
+
+def test_what_is_given_is_not_started(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in GIVEN.items():
+        monkeypatch.setenv(name, value)
+
+    stack = planned(nowhere)
+
+    assert started(stack) == PLATFORM
+    assert {part.name for part in stack.outside} == {"redis", "mlflow", "lakefs", "ollama"}
+    assert all(service.needs == () for service in stack.services)
+
+
+def test_no_password_is_shown(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", GIVEN["REDIS_URL"])
+
+    stack = planned(nowhere)
+
+    shown = [part.address for part in stack.outside]
+    shown += [word for service in stack.services for word in service.command]
+    assert not any("secret" in word for word in shown)
+    assert "redis://cache.example:6379/2" in shown
+
+
+def test_a_hub_is_started_only_when_asked_for(nowhere: Path) -> None:
+    stack = planned(nowhere, embedded_hub=True)
+
+    assert "hub" in started(stack)
+    worker = next(service for service in stack.services if service.name == "worker-cpu")
+    assert worker.env["HF_ENDPOINT"] == stack.hub
+    assert stack.hub.startswith("http://127.0.0.1:")
+
+
+def test_a_port_that_is_taken_is_replaced() -> None:
+    ports = Ports()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        wanted = taken.getsockname()[1]
+
+        assert ports.take(wanted) not in {wanted, 0}
+
+
+def test_no_port_is_given_twice() -> None:
+    ports = Ports()
+    wanted = ports.take(0)
+
+    assert ports.take(wanted) != wanted
+
+
+def test_a_real_lakefs_is_preferred_until_the_embedded_one_has_data(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = nowhere / "lakefs"
+    binary.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(nowhere))
+    data = nowhere / "data"
+
+    def command() -> tuple[str, ...]:
+        return next(each for each in planned(data).services if each.name == "lakefs").command
+
+    assert command() == (str(binary), "run", "--local-settings")
+    (data / "lakefs").mkdir()
+    assert "embedded.lakefs" in command()

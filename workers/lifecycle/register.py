@@ -1,0 +1,138 @@
+"""Makes a model in a lakeFS commit a version of a registered model."""
+
+import json
+from pathlib import PurePosixPath
+from typing import Any
+
+from shared.errors import InvalidInputError, ModelLoadError, UnsupportedTaskError
+from shared.lakefs.store import LakeFSStore
+from shared.lakefs.types import Commit
+from shared.models import LakeFSLocation, StoredFile
+from shared.registry import ModelRegistry
+from shared.requests import RegisterRequest
+from shared.tasks import Engine
+from workers.context import JobContext
+from workers.inference.architectures import check_model_supports
+from workers.lifecycle.weights import StoredWeights
+
+CONFIG = "config.json"
+MAX_CONFIG_BYTES = 10_000_000
+
+
+class Register:
+    """The work of a registration job; done again it finds the version that it made before."""
+
+    def __init__(self, registry: ModelRegistry, store: LakeFSStore) -> None:
+        self._registry = registry
+        self._store = store
+
+    def __call__(self, context: JobContext) -> dict[str, Any]:
+        """Return name, version, stage and tags of the job's version."""
+        request = RegisterRequest.model_validate(context.job.request)
+        if request.engine is Engine.OLLAMA:
+            raise UnsupportedTaskError("Ollama runs only models of its own store", field="engine")
+        commit = self._store.commit(request.lakefs_repo, request.commit_id)
+        location, files = self._locate(request, commit)
+        context.check()
+        check_model_supports(self._config(location, files), request.task)
+        parameters = StoredWeights(self._store, location, files).count_parameters()
+        context.check()
+        version = self._registry.create_version(
+            request.registered_name,
+            location,
+            self._tags(request, location, parameters),
+            request.version_description,
+            context.job.id,
+        )
+        if request.stage is not None:
+            version = self._registry.set_stage(
+                version.name,
+                version.version,
+                request.stage,
+                archive_existing=request.archive_existing_versions,
+            )
+        return {
+            "name": version.name,
+            "version": version.version,
+            "stage": version.stage,
+            "tags": version.tags,
+        }
+
+    def _locate(
+        self, request: RegisterRequest, commit: Commit
+    ) -> tuple[LakeFSLocation, dict[str, StoredFile]]:
+        """Return the model's directory and its files by path."""
+        repo, path = request.lakefs_repo, request.path
+        if path is None:
+            path = _only_model(self._store.files(repo, commit.id, ""), commit.id)
+        files = {file.path: file for file in self._store.files(repo, commit.id, path)}
+        return LakeFSLocation(repo, commit.id, path), files
+
+    def _config(self, location: LakeFSLocation, files: dict[str, StoredFile]) -> dict[str, Any]:
+        """Return the model's configuration."""
+        if CONFIG not in files:
+            raise InvalidInputError(f"{location.uri} has no {CONFIG}", field="path")
+        path = f"{location.path}/{CONFIG}" if location.path else CONFIG
+        data = self._store.read(location.repo, location.commit, path, 0, MAX_CONFIG_BYTES)
+        try:
+            config = json.loads(data)
+        except ValueError as error:
+            raise ModelLoadError(
+                f"{CONFIG} of {location.uri} is not JSON: {error}", code="corrupt_config"
+            ) from error
+        if not isinstance(config, dict):
+            raise ModelLoadError(
+                f"{CONFIG} of {location.uri} is not an object", code="corrupt_config"
+            )
+        return config
+
+    def _tags(
+        self, request: RegisterRequest, location: LakeFSLocation, parameters: int
+    ) -> dict[str, str]:
+        """Return the version's tags: what it is, where it is and where it came from."""
+        return {
+            "inference_task": request.task.value,
+            "engine": request.engine.value,
+            **self._lineage(location),
+            "lakefs_repo": location.repo,
+            "lakefs_commit": location.commit,
+            "lakefs_path": location.path,
+            # Where the files are for all hosts; each keeps its own snapshot of it.
+            "physical_path": location.uri,
+            "model_params": _billions(request.model_params or parameters / 1e9),
+            "inference_priority": "1" if request.set_priority_to_one else "0",
+        }
+
+    def _lineage(self, location: LakeFSLocation) -> dict[str, str]:
+        """Return what the commit that brought the model says of its source."""
+        commit = self._store.last_change(location.repo, location.commit, location.path)
+        metadata = commit.metadata if commit else {}
+        names = ("model_source", "model_name", "revision")
+        ours = metadata.get("path") == location.path
+        told = {name: metadata[name] for name in names if ours and name in metadata}
+        return {"model_source": "lakefs"} | told
+
+
+def _only_model(files: list[StoredFile], commit_id: str) -> str:
+    """Return the one directory that holds a model, not counting those inside of it."""
+    found = sorted(
+        PurePosixPath(file.path).parent for file in files if PurePosixPath(file.path).name == CONFIG
+    )
+    models = [each for each in found if not set(each.parents) & set(found)]
+    if len(models) != 1:
+        names = ", ".join(repr(_text(each)) for each in models[:20])
+        several = f"has several models, name one as path: {names}"
+        raise InvalidInputError(
+            f"commit {commit_id[:12]} {several if models else f'has no {CONFIG}'}", field="path"
+        )
+    return _text(models[0])
+
+
+def _text(directory: PurePosixPath) -> str:
+    """Return a directory as a location has it: nothing for the root."""
+    return "" if directory == PurePosixPath() else str(directory)
+
+
+def _billions(parameters: float) -> str:
+    """Write a number of billions down to the single parameter, without an exponent."""
+    return f"{parameters:.9f}".rstrip("0").rstrip(".")
