@@ -103,12 +103,12 @@ def _respond(document: Problem, headers: Mapping[str, str] | None = None) -> Pro
     )
 
 
-def _on_lifecycle_error(request: Request, error: Exception) -> Response:
+def _on_lifecycle_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, LifecycleError)  # noqa: S101 - Starlette's type is wider
     return problem(error.info())
 
 
-def _on_invalid_request(request: Request, error: Exception) -> Response:
+def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     errors = [FieldError(field=_field(line["loc"]), detail=line["msg"]) for line in error.errors()]
     detail = "; ".join(f"{line.field}: {line.detail}" for line in errors)
@@ -132,7 +132,7 @@ def _field(location: tuple[int | str, ...]) -> str:
 _PLACES = {"body", "query", "path", "header"}
 
 
-def _on_http_error(request: Request, error: Exception) -> Response:
+def _on_http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
@@ -140,6 +140,6 @@ def _on_http_error(request: Request, error: Exception) -> Response:
     return _respond(document, error.headers)
 
 
-def _on_defect(request: Request, error: Exception) -> Response:
+def _on_defect(_: Request, __: Exception) -> Response:
     # Starlette logs the traceback; the client learns nothing of our inside.
     return problem(ErrorInfo(code="internal_error", detail="a defect of the platform; see its log"))

@@ -76,7 +76,7 @@ class Submission:
 
 
 def answer(job: Job) -> Response:
-    """Answer a submit: the job with 202 while it runs; then with 200, or the problem it ended with."""
+    """Answer a submit: 202 while the job runs; then 200, or the problem that it ended with."""
     if job.state is JobState.FAILED and job.error is not None:
         return problem(job.error, job_id=job.id)
     view = JobView.of(job)

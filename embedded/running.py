@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from embedded.data_directory import DataDirectory, StackRecord
 from embedded.errors import OutsideError
@@ -38,7 +38,8 @@ class RunningStack:
         """Take note of a service's change, and show it."""
         part = change.service.component
         self._components[part.name] = part.model_copy(update={"pid": change.pid})
-        self._directory.write(self.record)
+        with suppress(OSError):  # a full disk costs the record, not the stack
+            self._directory.write(self.record)
         self._screen.on_change(change)
 
 

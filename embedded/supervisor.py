@@ -36,6 +36,12 @@ class Patience:
     #: Starts that may fail before the stack as a whole is said not to start.
     first_starts: int = 3
 
+    def delay(self, failures: int) -> float:
+        """Return the backoff after that many failures in a row."""
+        # The exponent has a bound: a float does not take the power of a day's failures.
+        doubled: float = self.backoff * 2 ** min(failures - 1, 20)
+        return min(doubled, self.backoff_max)
+
 
 class Supervisor:
     """An asynchronous context manager; the services run inside its block."""
@@ -99,7 +105,8 @@ class Supervisor:
 
     async def _keep(self, service: Service) -> None:
         """Have the service running for ever."""
-        self._tell(service, Phase.WAITING, f"for {', '.join(service.needs)}" * bool(service.needs))
+        needs = f"for {', '.join(service.needs)}" if service.needs else ""
+        self._tell(service, Phase.WAITING, needs)
         await asyncio.gather(*(self._up[name].wait() for name in service.needs))
         up, failures, was_up = self._up[service.name], 0, False
         while True:
@@ -110,14 +117,17 @@ class Supervisor:
             failures = 1 if lasted > self._patience.stable else failures + 1
             if not was_up and failures >= self._patience.first_starts:
                 raise StartError(service.component.title, reason, self._log(service))
-            delay = min(self._patience.backoff * 2 ** (failures - 1), self._patience.backoff_max)
+            delay = self._patience.delay(failures)
             self._tell(service, Phase.DOWN, f"{reason}; again in {delay:g} s")
             await asyncio.sleep(delay)
 
     async def _run_once(self, service: Service) -> str:
         """Run the service until it dies or hangs, and say which."""
         await asyncio.to_thread(service.component.probe.forget)
-        process = Process(service.command, service.env, self._log(service), self._warden)
+        try:
+            process = Process(service.command, service.env, self._log(service), self._warden)
+        except OSError as error:
+            return f"no process could be made: {error}"
         self._processes[service.name] = process
         self._tell(service, Phase.STARTING)
         end = asyncio.create_task(process.wait())
@@ -168,9 +178,10 @@ class Supervisor:
             await asyncio.gather(*(self._stop_service(service) for service in layer))
 
     async def _stop_service(self, service: Service) -> None:
-        if process := self._processes.pop(service.name, None):
+        if process := self._processes.get(service.name):
             self._tell(service, Phase.STOPPING)
             await process.stop(service.grace_seconds)
+            del self._processes[service.name]
         self._tell(service, Phase.STOPPED)
 
     def _layers(self) -> Iterator[list[Service]]:

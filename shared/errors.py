@@ -63,7 +63,7 @@ class LifecycleError(Exception):
     retryable: ClassVar[bool] = False
 
     def __init__(self, detail: str, *, field: str | None = None, code: str | None = None) -> None:
-        """Say what went wrong in one sentence that names the thing; ``code`` refines the class's."""
+        """Say what went wrong in one sentence, with names; ``code`` refines the class's."""
         super().__init__(detail)
         self.detail = detail
         self.field = field

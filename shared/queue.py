@@ -27,7 +27,7 @@ def uploads_of(host_id: str) -> str:
 
 
 def celery_app(settings: Settings, kind: str) -> Celery:
-    """Return the Celery app of a process; ``kind`` (front, cpu, gpu) keeps their unacked keys apart.
+    """Return a process' Celery app; ``kind`` (front, cpu, gpu) keeps their unacked keys apart.
 
     Why each setting is as it is stands in docs/decisions/0002-celery-carries-hints.md.
     """
@@ -79,8 +79,8 @@ class Queue:
 
     def publish(self, job: Job | NewJob) -> None:
         """Tell the workers of a job's queue that it waits; a hint too many does no harm."""
-        # The Celery task id is the job's, so that Flower and the API speak of the same thing. Flower shows
-        # the repr: the model's name, never the input.
+        # The Celery task's id is the job's, so that Flower and the API speak of the same thing.
+        # Flower shows the repr: the model's name, never the input.
         self._app.send_task(
             CELERY_TASKS[job.kind],
             args=(job.id,),

@@ -1,4 +1,4 @@
-"""The requests that become jobs: validated by the front, kept in the ledger, read by the workers."""
+"""The requests that become jobs: validated by the front, kept in the ledger, read by workers."""
 
 from typing import Annotated, Any, Literal, Self
 

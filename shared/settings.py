@@ -1,14 +1,14 @@
 """Every setting of the platform, in small groups.
 
-Sources, the later wins: the defaults below, ``config/base.yaml`` (a section per group, another file
-through ``LIFECYCLE_CONFIG``), ``.env``, the environment. A variable's name is its group's prefix and
-the field's name: ``REDIS_URL``, ``LAKEFS_ENDPOINT``, ``LEDGER_LEASE_SECONDS``.
+Sources, the later wins: the defaults below, ``config/base.yaml`` (a section for each group; another
+file through ``LIFECYCLE_CONFIG``), ``.env``, the environment. A variable's name is its group's
+prefix and the field's name: ``REDIS_URL``, ``LAKEFS_ENDPOINT``, ``LEDGER_LEASE_SECONDS``.
 """
 
 import os
 import socket
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import (
@@ -39,7 +39,7 @@ class Group(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - by name
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the YAML file behind the environment."""
         path = Path(os.environ.get("LIFECYCLE_CONFIG", "config/base.yaml"))
@@ -224,11 +224,21 @@ class InferenceSettings(Group):
     model_config = SettingsConfigDict(env_prefix="INFERENCE_")
 
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
-    dtype: str = Field("auto", description="`auto`, `bf16`, `fp16` or `fp32`.")
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="`auto` (as the model was saved), `bf16`, `fp16` or `fp32`."
+    )
     cache_max_bytes: int = Field(
         0, ge=0, description="Memory for warm models; 0: four fifths of what is free at the start."
     )
     cache_max_models: int = Field(8, ge=1, description="The most warm models.")
+    wait_seconds: float = Field(
+        60.0, ge=0, description="How long a load may wait for models in use to end."
+    )
+    idle_seconds: float = Field(
+        1800.0,
+        gt=0,
+        description="A model that nobody used for this long is unloaded, unless it has priority.",
+    )
     max_new_tokens: int = Field(
         512, ge=1, description="Tokens generated at most where the request does not say."
     )

@@ -12,8 +12,9 @@ from shared.settings import Group, Settings
 PAGE = Path("docs/configuration.md")
 INTRODUCTION = """# Configuration
 
-Generated from `shared/settings.py` by `make docs`. Sources, the later wins: the defaults, a section for each
-group in `config/base.yaml` (another file through `LIFECYCLE_CONFIG`), `.env`, the environment.
+Generated from `shared/settings.py` by `make docs`. Sources, the later wins: the defaults, a
+section for each group in `config/base.yaml` (another file through `LIFECYCLE_CONFIG`), `.env`,
+the environment.
 """
 
 

@@ -1,25 +1,31 @@
 """Fixtures that every kind of test may ask for."""
 
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
 
-from embedded.redis import redis_command
 from shared.ledger import Ledger, connect
 from shared.settings import LedgerSettings, RedisSettings
-from tests.processes import free_port, running
+
+pytest_plugins = ["tests.servers"]
+
+_FIGURES = pytest.StashKey[list[str]]()
 
 
-@pytest.fixture(scope="session")
-def redis_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSettings]:
-    """A real Redis of this session."""
-    directory, port = tmp_path_factory.mktemp("redis"), free_port()
-    log = directory / "redis.log"
-    with running(redis_command(port, directory), port=port, log=log):
-        yield RedisSettings.model_validate({"url": f"redis://127.0.0.1:{port}/0"})
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Takes what a test measured, to be shown when all tests have run."""
+    return request.config.stash.setdefault(_FIGURES, []).append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    if figures := terminalreporter.config.stash.get(_FIGURES, []):
+        terminalreporter.section("measured")
+        for line in figures:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture
@@ -45,9 +51,3 @@ def ledger_settings() -> LedgerSettings:
 def ledger(redis_client: "redis.Redis", ledger_settings: LedgerSettings) -> Ledger:
     """An empty ledger."""
     return Ledger(redis_client, ledger_settings)
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """An empty directory."""
-    return tmp_path

@@ -1,4 +1,4 @@
-"""A proxy that stops the world at one exchange: the server has done its work, the client never hears of it."""
+"""A proxy that stops the world at one exchange: the server has done it, the client never hears."""
 
 import re
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -34,7 +34,13 @@ class Interceptor:
         self._pattern = re.compile(pattern)
 
     async def handle(self, request: Request) -> Response:
-        """Pass one call on."""
+        """Pass one call on; a client that died in its middle is no error of ours."""
+        try:
+            return await self._pass(request)
+        except ClientDisconnect:
+            return Response(status_code=499)
+
+    async def _pass(self, request: Request) -> Response:
 
         async def body() -> AsyncIterator[bytes]:
             async for chunk in request.stream():

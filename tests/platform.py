@@ -1,12 +1,13 @@
 """The platform's own processes, started one by one so that a test can kill any of them."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -42,6 +43,8 @@ class Platform:
             "STORAGE_STAGING_DIR": str(self.staging),
             "STORAGE_SNAPSHOTS_DIR": str(directory / "snapshots"),
             "STORAGE_RESERVE_BYTES": "0",
+            # Shorter than the default, so that the tests of recovery are.
+            "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
             "WORKER_DRAIN_SECONDS": "5",
         }
@@ -131,7 +134,7 @@ class Platform:
                 elif line.startswith("data:"):
                     yield name, json.loads(line.removeprefix("data:"))
 
-    def __enter__(self) -> "Platform":
+    def __enter__(self) -> Self:
         self.start("redis", "api", "cpu", "gpu")
         return self
 

@@ -81,7 +81,7 @@ async def infer(
 
 
 def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
-    """Refuse what no worker could serve; None when MLflow is away and the worker has to find out."""
+    """Refuse what no worker could serve; None when MLflow is away: the worker finds out."""
     try:
         model = services.registry.resolve(request.model_name, request.version, request.stage)
     except UnavailableError:

@@ -119,7 +119,7 @@ async def _sent_events(
 
 
 async def _over(services: Services, job_id: str) -> bool:
-    """Return whether nothing more can come: the client had the last event, or the job is forgotten."""
+    """Return whether nothing more can come: all events were sent, or the job is forgotten."""
     return await run_in_threadpool(services.ledger.ended, job_id)
 
 

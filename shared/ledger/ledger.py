@@ -1,4 +1,4 @@
-"""The ledger's operations. Each that writes is one atomic Lua call; see the scripts beside this file."""
+"""The ledger's operations; each that writes is one atomic Lua call of a script beside this."""
 
 import hashlib
 import json
@@ -59,8 +59,8 @@ class Ledger:
     ) -> tuple[Job, bool]:
         """Write a job down, with its children, and return it and whether it is new.
 
-        The same ``idempotency_key`` with the same request gives the job it gave before; with another
-        request it raises ``IdempotencyConflictError``.
+        The same ``idempotency_key`` with the same request gives the job it gave before; with
+        another request it raises ``IdempotencyConflictError``.
         """
         fields = [job.to_fields(), *(child.to_fields(parent_id=job.id) for child in children)]
         outcome, job_id = self._run(
@@ -111,7 +111,7 @@ class Ledger:
         return found, before
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a queued job at once; ask a running one to stop. Raise ``ConflictError`` if ended."""
+        """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""
         outcome, state = self._run("cancel", job_id)
         if outcome == "ended":
             raise ConflictError(f"job {job_id} has already {_ended(state)}", code="job_ended")
@@ -149,8 +149,8 @@ class Ledger:
     def renew(self, job: Job) -> str:
         """Renew the lease and return what Redis knows of the job.
 
-        ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``: the
-        job is another worker's, or has ended.
+        ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``:
+        the job is another worker's, or has ended.
         """
         return str(self._run("renew", job.id, job.fence))
 

@@ -1,5 +1,6 @@
 """The platform's processes on the session's stores."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,6 @@ import pytest
 from embedded.hub.process import HubProcess
 from embedded.hub.repository import publish
 from shared.settings import LakeFSSettings
-from tests.integration.conftest import lakefs_server, mlflow_server  # noqa: F401 - fixtures
 from tests.interceptor import Interceptor, intercepting
 from tests.platform import Platform
 from tests.tiny_models import tiny_llama
@@ -34,9 +34,10 @@ def _large(directory: Path) -> Path:
     """Write a model whose weights are noise: it is moved, never loaded."""
     directory.mkdir()
     (directory / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    with (directory / "model.safetensors").open("wb") as file, Path("/dev/urandom").open("rb") as noise:
-        for _ in range(LARGE_BYTES // (1024 * 1024)):
-            file.write(noise.read(1024 * 1024))
+    noise = os.urandom(1024 * 1024)
+    with (directory / "model.safetensors").open("wb") as file:
+        for number in range(LARGE_BYTES // len(noise)):
+            file.write(number.to_bytes(8) + noise[8:])
     return directory
 
 
@@ -62,7 +63,7 @@ def platform(
     lakefs_proxy: Interceptor,
     hub: HubProcess,
 ) -> Iterator[Platform]:
-    """Front, CPU worker, GPU worker and Redis, for the tests to kill; each test leaves them running."""
+    """Front, workers and Redis, for the tests to kill; each test leaves them running."""
     lakefs = lakefs_server.model_copy(update={"endpoint": lakefs_proxy.url})
     directory = tmp_path_factory.mktemp("platform")
     with Platform(directory, mlflow_proxy.url, lakefs, hub) as platform:

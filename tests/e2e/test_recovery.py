@@ -1,8 +1,9 @@
-"""Whatever is killed while it works, every accepted job ends as it should, and its effect is there once."""
+"""Whatever is killed, every accepted job ends as it should, and its effect is there once."""
 
 import shutil
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx
@@ -64,22 +65,24 @@ def generate(platform: Platform, tokens: int, **changes: Any) -> str:
     return str(platform.submit("/inference/infer", **(request | changes))["job_id"])
 
 
-def test_download_goes_on_from_the_bytes_on_disk(platform: Platform, hub: HubProcess) -> None:
+def test_download_goes_on_from_the_bytes_on_disk(
+    platform: Platform, hub: HubProcess, figure: Callable[[str], None]
+) -> None:
     remove_staged(platform)
-    hub.set_faults(
-        Fault(kind="throttle", path="*.safetensors", bytes_per_second=60 * 1024 * 1024)
-    )
+    hub.set_faults(Fault(kind="throttle", path="*.safetensors", bytes_per_second=60 * 1024 * 1024))
     job_id = platform.submit("/models/download", model_name=LARGE_MODEL)["job_id"]
     wait_until(
-        lambda: (platform.job(job_id)["progress"] or {"completed": 0})["completed"]
-        > LARGE_BYTES / 3,
+        lambda: (
+            (platform.job(job_id)["progress"] or {"completed": 0})["completed"] > LARGE_BYTES / 3
+        ),
         what="a third is there",
     )
     platform.kill("cpu")
     seconds = recover(platform, job_id, "cpu")
     job = platform.ended(job_id)
     sent = hub.stats()["files"][f"{LARGE_MODEL}/model.safetensors"]["bytes_sent"]
-    print(f"went on {seconds:.1f} s after the kill; sent {sent / LARGE_BYTES:.3f} of the file")
+    figure(f"download: went on {seconds:.1f} s after the kill")
+    figure(f"download: the hub sent {sent / LARGE_BYTES:.3f} of the file's bytes in both runs")
     assert job["attempt"] == 2
     assert job["progress"]["completed"] == job["progress"]["total"]
     assert sent <= LARGE_BYTES + IN_FLIGHT_BYTES
@@ -98,9 +101,8 @@ def test_upload_makes_exactly_one_commit(
     lakefs_server: LakeFSSettings,
     lakefs_proxy: Interceptor,
     moment: str,
-    request: pytest.FixtureRequest,
 ) -> None:
-    repo = f"kill-{abs(hash(moment)) % 10**8}"
+    repo = f"kill-{uuid.uuid4().hex[:8]}"
     name = staged(platform)
     lakefs_proxy.catch(moment)
     job_id = platform.submit("/models/upload_to_lakefs", repo_name=repo, local_model_name=name)[
@@ -121,7 +123,9 @@ def test_upload_makes_exactly_one_commit(
     branches = [branch.id for branch in repository.branches()]
     assert [commit.id for commit in log[:-1]] == [result["commit_id"]], "one, beside the first"
     assert branches == ["main"], "the job's own branch is gone"
-    assert [file.size_bytes for file in store.files(repo, "main", result["path"])][-1] == LARGE_BYTES
+    assert [file.size_bytes for file in store.files(repo, "main", result["path"])][
+        -1
+    ] == LARGE_BYTES
     store.close()
 
 
@@ -180,14 +184,15 @@ def test_jobs_survive_redis(platform: Platform, chat_model: str) -> None:
         platform.ended(job_id)
 
 
-def test_cancelled_download_leaves_nothing_half_made(platform: Platform, hub: HubProcess) -> None:
+def test_cancelled_download_leaves_nothing_half_made(
+    platform: Platform, hub: HubProcess, figure: Callable[[str], None]
+) -> None:
     remove_staged(platform)
-    hub.set_faults(
-        Fault(kind="throttle", path="*.safetensors", bytes_per_second=20 * 1024 * 1024)
-    )
+    hub.set_faults(Fault(kind="throttle", path="*.safetensors", bytes_per_second=20 * 1024 * 1024))
     job_id = platform.submit("/models/download", model_name=LARGE_MODEL)["job_id"]
     platform.wait_for(job_id, "progress")
     seconds = cancel(platform, job_id)
+    figure(f"cancel: the download stopped {seconds:.2f} s after the cancel")
     sent = hub.stats()["bytes_sent"]
     assert seconds < 2 * 10, f"stopped after {seconds:.1f} s"
     assert LARGE_MODEL.replace("/", "_") not in [
@@ -199,11 +204,13 @@ def test_cancelled_download_leaves_nothing_half_made(platform: Platform, hub: Hu
     assert hub.stats()["bytes_sent"] - sent <= LARGE_BYTES
 
 
-def test_cancelled_generation_stops(platform: Platform, chat_model: str) -> None:
+def test_cancelled_generation_stops(
+    platform: Platform, chat_model: str, figure: Callable[[str], None]
+) -> None:
     job_id = generate(platform, 16_000, stream=True)
     platform.wait_for(job_id, "token")
     seconds = cancel(platform, job_id)
-    print(f"the generation stopped {seconds:.2f} s after the cancel")
+    figure(f"cancel: the generation stopped {seconds:.2f} s after the cancel")
     assert seconds < 2 * 10
     assert platform.job(job_id)["result"] is None
 

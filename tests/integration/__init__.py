@@ -1,0 +1,1 @@
+"""Tests on real services over real connections."""

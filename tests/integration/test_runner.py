@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -27,10 +28,10 @@ class Bench:
     def __init__(self, ledger: Ledger, settings: LedgerSettings) -> None:
         self.ledger = ledger
         self.settings = settings
-        self.heartbeat = Heartbeat(ledger, 0.05, lambda in_flight: None)
+        self.heartbeat = Heartbeat(ledger, 0.05, lambda _: None)
 
     def submit(self, **changes: Any) -> Job:
-        fields = {
+        fields: dict[str, Any] = {
             "kind": JobKind.DOWNLOAD,
             "request": {},
             "queue": "downloads",
@@ -44,11 +45,8 @@ class Bench:
 
     def run(self, work: Work, **changes: Any) -> Job:
         job = self.submit(**changes)
-        runner = self.runner(work)
-        try:
-            runner.run(job.id)
-        except JobFailedError:
-            pass
+        with suppress(JobFailedError):
+            self.runner(work).run(job.id)
         return self.ledger.get(job.id)
 
 
@@ -83,10 +81,8 @@ def until_stopped(started: threading.Event) -> Work:
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
     def quietly() -> None:
-        try:
+        with suppress(JobFailedError):
             work()
-        except JobFailedError:
-            pass
 
     thread = threading.Thread(target=quietly)
     thread.start()
@@ -129,10 +125,8 @@ def test_error_that_may_pass_is_tried_again_then_fails(
     runner = bench.runner(raising(error))
 
     def failed() -> bool:
-        try:
+        with suppress(JobFailedError):
             runner.run(job.id)
-        except JobFailedError:
-            pass
         return bench.ledger.get(job.id).state is JobState.FAILED
 
     wait_until(failed, what="last attempt")
@@ -212,6 +206,6 @@ def test_tokens_arrive_in_order(bench: Bench, redis_client: "redis.Redis") -> No
         return {}
 
     job = bench.run(work)
-    entries = redis_client.xrange(f"{bench.settings.prefix}:events:{job.id}")
+    entries: Any = redis_client.xrange(f"{bench.settings.prefix}:events:{job.id}")
     names = [fields["event"] for _, fields in entries]
     assert names == ["state", "state", "token", "token", "token", "state", "done"]

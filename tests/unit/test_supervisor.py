@@ -6,7 +6,7 @@ import select
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -69,6 +69,7 @@ class Watched:
 
     supervisor: Supervisor = field(init=False)
     changes: list[Change] = field(default_factory=list)
+    impatience: asyncio.Task[None] | None = None
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def on_change(self, change: Change) -> None:
@@ -197,6 +198,29 @@ def test_a_service_that_is_deaf_to_sigterm_is_killed_after_its_grace_time(data: 
         if change.phase is Phase.STARTING:
             await_death(pid_of(change))
     await_death(int((data / "mlflow.log").read_text().split()[0]))
+
+
+def test_whoever_does_not_want_to_wait_kills_what_stops(data: Path) -> None:
+    deaf = replace(service("api", DEAF), grace_seconds=600)
+
+    async def hurry(watched: Watched) -> None:
+        await watched.supervisor.healthy()
+
+        async def kill() -> None:
+            await watched.until("api", Phase.STOPPING)
+            watched.supervisor.kill()
+
+        watched.impatience = asyncio.create_task(kill())
+
+    seen = supervise(data, deaf, test=hurry)
+
+    assert seen.order(Phase.STOPPED) == ["api"]
+
+
+def test_the_backoff_doubles_up_to_its_bound() -> None:
+    patience = Patience(backoff=0.5, backoff_max=30)
+
+    assert [patience.delay(failures) for failures in (1, 2, 3, 7, 10_000)] == [0.5, 1, 2, 30, 30]
 
 
 def test_the_log_of_the_run_before_is_kept(data: Path) -> None:

@@ -23,11 +23,6 @@ from workers.inference.snapshot_fetch import SnapshotStore
 from workers.inference.snapshots import Snapshots
 from workers.inference.stats import InferenceStats
 
-#: How long a load may wait for models in use to end.
-WAIT_SECONDS = 60.0
-#: A model that nobody used for this long is unloaded, unless it has priority.
-IDLE_SECONDS = 1800.0
-
 
 class VersionRegistry(Protocol):
     """What inference needs of the model registry."""
@@ -174,7 +169,7 @@ def build_manager(
     cache: ModelCache[ModelKey, LoadedModel] = ModelCache(
         inference.cache_max_bytes or free_bytes(choose_device(inference.device)) * 4 // 5,
         inference.cache_max_models,
-        wait_seconds=WAIT_SECONDS,
+        wait_seconds=inference.wait_seconds,
     )
     snapshots = Snapshots(
         store,
@@ -186,5 +181,5 @@ def build_manager(
         concurrent_files=settings.lakefs.concurrent_files,
     )
     manager = InferenceManager(registry, router, ModelExecutor(router, cache, snapshots), cache)
-    manager.start_idle_unload(IDLE_SECONDS)
+    manager.start_idle_unload(inference.idle_seconds)
     return manager

@@ -34,6 +34,10 @@ _BUILT_IN = (
         f"{_HERE}.handlers.text_generation:TextGenerationHandler",
         HANDLERS,
     ),
+    EntryPoint("ollama", f"{_HERE}.engines.ollama_engine:OllamaEngine", ENGINES),
+    EntryPoint(
+        "text-generation:ollama", f"{_HERE}.engines.ollama_engine:OllamaTextHandler", HANDLERS
+    ),
 )
 
 
