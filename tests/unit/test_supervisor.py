@@ -127,15 +127,15 @@ async def healthy(watched: Watched) -> None:
     await watched.supervisor.healthy()
 
 
-def test_a_service_starts_when_what_it_needs_is_healthy(data: Path) -> None:
-    seen = supervise(data, service("api", needs=("redis",)), service("redis"), test=healthy)
+def test_a_service_starts_when_what_it_needs_is_healthy(tmp_path: Path) -> None:
+    seen = supervise(tmp_path, service("api", needs=("redis",)), service("redis"), test=healthy)
 
     phases = [(change.service.name, change.phase) for change in seen.changes]
     assert phases.index(("redis", Phase.HEALTHY)) < phases.index(("api", Phase.STARTING))
     assert phases[0] == ("api", Phase.WAITING)
 
 
-def test_a_killed_service_is_restarted(data: Path) -> None:
+def test_a_killed_service_is_restarted(tmp_path: Path) -> None:
     async def kill(watched: Watched) -> None:
         await watched.supervisor.healthy()
         first = await watched.until("api", Phase.HEALTHY)
@@ -145,62 +145,64 @@ def test_a_killed_service_is_restarted(data: Path) -> None:
         again = await watched.until("api", Phase.HEALTHY, times=2)
         assert again.pid != first.pid
 
-    supervise(data, service("api"), test=kill)
+    supervise(tmp_path, service("api"), test=kill)
 
 
-def test_a_service_that_lives_but_is_silent_is_restarted(data: Path) -> None:
+def test_a_service_that_lives_but_is_silent_is_restarted(tmp_path: Path) -> None:
     async def wait(watched: Watched) -> None:
         down = await watched.until("api", Phase.DOWN)
         assert down.detail.startswith("no answer for 0.3 s")
         await watched.until("api", Phase.HEALTHY, times=2)
 
-    supervise(data, service("api", FALLS_SILENT), test=wait)
+    supervise(tmp_path, service("api", FALLS_SILENT), test=wait)
 
 
-def test_what_a_dead_service_had_started_does_not_outlive_it(data: Path) -> None:
+def test_what_a_dead_service_had_started_does_not_outlive_it(tmp_path: Path) -> None:
     async def kill(watched: Watched) -> None:
         await watched.supervisor.healthy()
-        child = int((data / "mlflow.log").read_text().split()[0])
+        child = int((tmp_path / "mlflow.log").read_text().split()[0])
         os.kill(pid_of(await watched.until("mlflow", Phase.HEALTHY)), signal.SIGKILL)
         await watched.until("mlflow", Phase.HEALTHY, times=2)
         await asyncio.to_thread(await_death, child)
 
-    supervise(data, service("mlflow", FAMILY), test=kill)
+    supervise(tmp_path, service("mlflow", FAMILY), test=kill)
 
 
-def test_a_service_that_never_comes_up_fails_the_start_with_the_end_of_its_log(data: Path) -> None:
+def test_a_service_that_never_comes_up_fails_the_start_with_the_end_of_its_log(
+    tmp_path: Path,
+) -> None:
     async def start(watched: Watched) -> None:
         with pytest.raises(
             StartError, match=r"(?s)Api did not start: ended with status 1.*no disk"
         ):
             await watched.supervisor.healthy()
 
-    seen = supervise(data, service("api", BROKEN), service("redis"), test=start)
+    seen = supervise(tmp_path, service("api", BROKEN), service("redis"), test=start)
 
     assert seen.order(Phase.STARTING).count("api") == IMPATIENT.first_starts
     assert "redis" in seen.order(Phase.STOPPED)
 
 
-def test_the_services_of_a_higher_layer_stop_first(data: Path) -> None:
+def test_the_services_of_a_higher_layer_stop_first(tmp_path: Path) -> None:
     seen = supervise(
-        data, service("redis"), service("api", layer=1), service("worker", layer=1), test=healthy
+        tmp_path, service("redis"), service("api", layer=1), service("worker", layer=1), test=healthy
     )
 
     assert set(seen.order(Phase.STOPPED)[:2]) == {"api", "worker"}
     assert seen.order(Phase.STOPPED)[2] == "redis"
 
 
-def test_a_service_that_is_deaf_to_sigterm_is_killed_after_its_grace_time(data: Path) -> None:
-    seen = supervise(data, service("api", DEAF), service("mlflow", FAMILY), test=healthy)
+def test_a_service_that_is_deaf_to_sigterm_is_killed_after_its_grace_time(tmp_path: Path) -> None:
+    seen = supervise(tmp_path, service("api", DEAF), service("mlflow", FAMILY), test=healthy)
 
     assert sorted(seen.order(Phase.STOPPED)) == ["api", "mlflow"]
     for change in seen.changes:
         if change.phase is Phase.STARTING:
             await_death(pid_of(change))
-    await_death(int((data / "mlflow.log").read_text().split()[0]))
+    await_death(int((tmp_path / "mlflow.log").read_text().split()[0]))
 
 
-def test_whoever_does_not_want_to_wait_kills_what_stops(data: Path) -> None:
+def test_whoever_does_not_want_to_wait_kills_what_stops(tmp_path: Path) -> None:
     deaf = replace(service("api", DEAF), grace_seconds=600)
 
     async def hurry(watched: Watched) -> None:
@@ -212,7 +214,7 @@ def test_whoever_does_not_want_to_wait_kills_what_stops(data: Path) -> None:
 
         watched.impatience = asyncio.create_task(kill())
 
-    seen = supervise(data, deaf, test=hurry)
+    seen = supervise(tmp_path, deaf, test=hurry)
 
     assert seen.order(Phase.STOPPED) == ["api"]
 
@@ -223,9 +225,9 @@ def test_the_backoff_doubles_up_to_its_bound() -> None:
     assert [patience.delay(failures) for failures in (1, 2, 3, 7, 10_000)] == [0.5, 1, 2, 30, 30]
 
 
-def test_the_log_of_the_run_before_is_kept(data: Path) -> None:
-    (data / "api.log").write_text("the last words")
+def test_the_log_of_the_run_before_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "api.log").write_text("the last words")
 
-    supervise(data, service("api"), test=healthy)
+    supervise(tmp_path, service("api"), test=healthy)
 
-    assert (data / "api.previous.log").read_text() == "the last words"
+    assert (tmp_path / "api.previous.log").read_text() == "the last words"

@@ -43,8 +43,8 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 @pytest.mark.parametrize("warden_dies_too", [False, True])
-def test_a_killed_supervisor_leaves_no_process(data: Path, *, warden_dies_too: bool) -> None:
-    command = [sys.executable, "-c", SUPERVISOR, str(data)]
+def test_a_killed_supervisor_leaves_no_process(tmp_path: Path, *, warden_dies_too: bool) -> None:
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout
         leader, child, warden = map(int, supervisor.stdout.readline().split())
@@ -57,7 +57,7 @@ def test_a_killed_supervisor_leaves_no_process(data: Path, *, warden_dies_too: b
         os.kill(child, signal.SIGKILL)  # which nobody was left to do
     await_death(child)
     await_death(warden)
-    with DataDirectory(data).alone():
+    with DataDirectory(tmp_path).alone():
         pass
 
 
@@ -67,8 +67,8 @@ def record(pid: int) -> StackRecord:
     return StackRecord(pid=pid, hub="https://huggingface.co", components=(api,))
 
 
-def test_a_directory_is_for_one_stack_and_says_where_that_runs(data: Path) -> None:
-    directory = DataDirectory(data / "new")
+def test_a_directory_is_for_one_stack_and_says_where_that_runs(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path / "new")
     with directory.alone():
         directory.write(record(42))
 
@@ -79,17 +79,17 @@ def test_a_directory_is_for_one_stack_and_says_where_that_runs(data: Path) -> No
     assert directory.running() is None
 
 
-def test_the_record_of_a_stack_that_was_killed_counts_for_nothing(data: Path) -> None:
-    directory = DataDirectory(data)
+def test_the_record_of_a_stack_that_was_killed_counts_for_nothing(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
     directory.write(record(42))
 
     assert directory.running() is None
 
 
-def test_credentials_are_made_once_and_for_their_owner_only(data: Path) -> None:
-    directory = DataDirectory(data)
+def test_credentials_are_made_once_and_for_their_owner_only(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
 
-    assert directory.credentials() == DataDirectory(data).credentials()
-    assert (data / "credentials.json").stat().st_mode & 0o777 == 0o600
+    assert directory.credentials() == DataDirectory(tmp_path).credentials()
+    assert (tmp_path / "credentials.json").stat().st_mode & 0o777 == 0o600
     directory.write(record(1))
-    assert (data / "stack.json").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "stack.json").stat().st_mode & 0o777 == 0o600

@@ -19,12 +19,12 @@ GIVEN = {
 
 
 @pytest.fixture
-def nowhere(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory without settings, and an environment without them."""
     for name in (*GIVEN, "HF_ENDPOINT", "STORAGE_STAGING_DIR", "REDIS_BROKER_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(data)
-    return data
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def planned(data: Path, *, embedded_hub: bool = False) -> Stack:

@@ -1,0 +1,1 @@
+"""The hub's protocol as the real client speaks it."""
