@@ -11,7 +11,7 @@ from api.routes import health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import EventReader, Ledger, Placement, Presence, connect
+from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
 from shared.ollama import OllamaServer
 from shared.queue import Queue, celery_app
 from shared.registry import ModelRegistry
@@ -64,7 +64,7 @@ def build_services(settings: Settings) -> Services:
         submission=Submission(ledger, Queue(celery), events),
         placement=Placement(client, settings.ledger),
         celery=celery,
-        registry=ModelRegistry(settings.mlflow),
+        registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),
         repositories=repositories,
         staging=StagingArea(settings.storage),
         ollama=ollama,

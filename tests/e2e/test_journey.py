@@ -194,6 +194,21 @@ def test_name_without_a_servable_version_is_409(platform: Platform, chat_model: 
     assert infer(platform, model_name="unstaged").status_code == 200
 
 
+def test_transition_is_seen_by_the_next_request(platform: Platform, chat_model: str) -> None:
+    """What was resolved before a transition is not remembered, in whichever process."""
+    tags = platform.http.get(f"/models/registered_in_mlflow/{chat_model}").json()[0]["tags"]
+    for _ in range(2):
+        version = platform.done(
+            "/models/register_from_lakefs",
+            registered_name="moving",
+            task="text-generation",
+            lakefs_repo=tags["lakefs_repo"],
+            commit_id=tags["lakefs_commit"],
+            stage="production",
+        )["version"]
+        assert infer(platform, model_name="moving").json()["model_version"] == version
+
+
 def test_wrong_task_is_refused_at_registration(platform: Platform, chat_model: str) -> None:
     tags = platform.http.get(f"/models/registered_in_mlflow/{chat_model}").json()[0]["tags"]
     body = {"registered_name": "ears", "task": "asr", "lakefs_repo": tags["lakefs_repo"]}
