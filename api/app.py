@@ -34,6 +34,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await services.events.close()
+        services.repositories.close()
 
     app = FastAPI(
         title="AI Model Lifecycle Platform",
