@@ -13,7 +13,7 @@ $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv; the first time takes a few minutes."
 	@# pip, not uv: uv does not see every build of torch that pip does.
-	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
+	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check \
 		--constraint requirements.lock --editable '.[dev]'
 	@touch $@
 

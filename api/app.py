@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.components import probes_of
+from api.limits import BodyLimit
 from api.routes import health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
@@ -44,6 +45,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
+    app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes)
     for module in (lifecycle, registry, inference, jobs, health):
         app.include_router(module.router)
     return app
