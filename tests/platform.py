@@ -44,9 +44,9 @@ class Platform:
             "STORAGE_SNAPSHOTS_DIR": str(directory / "snapshots"),
             "STORAGE_RESERVE_BYTES": "0",
             # Shorter than the default, so that the tests of recovery are.
-            "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
+            "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "8"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
-            "WORKER_DRAIN_SECONDS": "5",
+            "WORKER_DRAIN_SECONDS": "1",
         }
 
     # ── processes ────────────────────────────────────────────────────────────
