@@ -134,6 +134,8 @@ def _environment(
     for setting, folder in (("staging_dir", "staging"), ("snapshots_dir", "snapshots")):
         if not _given(settings.storage, setting):
             env[f"STORAGE_{setting.upper()}"] = str(directory.folder(folder))
+    if not _given(settings.media, "files_url"):
+        env["MEDIA_FILES_URL"] = str(directory.folder("files"))
     return env
 
 

@@ -43,6 +43,7 @@ class Platform:
             "STORAGE_STAGING_DIR": str(self.staging),
             "STORAGE_SNAPSHOTS_DIR": str(directory / "snapshots"),
             "STORAGE_RESERVE_BYTES": "0",
+            "MEDIA_FILES_URL": str(directory / "files"),
             # Shorter than the default, so that the tests of recovery are.
             "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
             "LEDGER_BACKOFF_SECONDS": "0.5",

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.documented import JOB_ANSWERS
+from api.served import check_served
 from api.services import Provided
 from api.waiting import Waiting
 from shared.jobs import JobKind
@@ -108,6 +109,7 @@ async def register(
     ],
 ) -> Response:
     """Make a model in a lakeFS commit a version in MLflow, and give it a stage if asked."""
+    await run_in_threadpool(check_served, services.presence, request.task, request.engine)
     job = NewJob(
         kind=JobKind.REGISTER,
         request=_dump(request),

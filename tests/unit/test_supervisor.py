@@ -185,7 +185,11 @@ def test_a_service_that_never_comes_up_fails_the_start_with_the_end_of_its_log(
 
 def test_the_services_of_a_higher_layer_stop_first(tmp_path: Path) -> None:
     seen = supervise(
-        tmp_path, service("redis"), service("api", layer=1), service("worker", layer=1), test=healthy
+        tmp_path,
+        service("redis"),
+        service("api", layer=1),
+        service("worker", layer=1),
+        test=healthy,
     )
 
     assert set(seen.order(Phase.STOPPED)[:2]) == {"api", "worker"}
