@@ -12,8 +12,10 @@ setup: $(READY) ## Install everything into .venv, as locked (quick when nothing 
 $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing into .venv; the first time takes a few minutes."
-	@# pip, not uv: uv does not see every build of torch that pip does.
+	@# torch by pip, which sees builds of it that uv does not; the rest by uv, three times as fast.
 	@$(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile \
+		--constraint requirements.lock torch uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
 		--constraint requirements.lock --editable '.[dev]'
 	@touch $@
 

@@ -8,12 +8,13 @@ from fastapi import FastAPI
 
 from api import errors
 from api.components import probes_of
+from api.limits import BodyLimit
 from api.routes import files, health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
 from api.sweep import sweep_files
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import EventReader, Ledger, Placement, Presence, connect
+from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
 from shared.queue import Queue, celery_app
@@ -39,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         sweeping.cancel()
         await services.events.close()
+        services.repositories.close()
 
     app = FastAPI(
         title="AI Model Lifecycle Platform",
@@ -48,6 +50,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
+    # Files are streamed to their storage, which has a limit of its own.
+    app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
     for module in (lifecycle, registry, inference, files, jobs, health):
         app.include_router(module.router)
     return app
@@ -69,7 +73,7 @@ def build_services(settings: Settings) -> Services:
         submission=Submission(ledger, Queue(celery), events),
         placement=Placement(client, settings.ledger),
         celery=celery,
-        registry=ModelRegistry(settings.mlflow),
+        registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),
         repositories=repositories,
         staging=StagingArea(settings.storage),
         files=FileStore(settings.media),

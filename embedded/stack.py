@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from pydantic_settings import BaseSettings
 
@@ -90,11 +91,12 @@ def _redis(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Serv
     if not _given(settings.redis, "url"):
         return stores.redis(directory.folder("redis"), wishes.ports.take(wishes.redis_port))
     url = settings.redis.url.get_secret_value()
-    address = url.rpartition("@")[2].removeprefix("redis://")
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
     return Component(
         name="redis",
         title="Redis",
-        address=f"redis://{address}",
+        address=f"{parts.scheme}://{host}{parts.path}",  # without its password
         probe=RedisProbe(url=url),
         note="from outside",
     )

@@ -8,99 +8,35 @@ A finished model appears, and is replaced, by one rename. A directory without a 
 that somebody put there by hand: it can be listed and uploaded, and no download replaces it.
 """
 
-import ctypes
-import errno
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from shared.cancellation import CancelToken
+from shared.directories import put_directory, sync
 from shared.errors import (
     InsufficientDiskError,
     InvalidInputError,
     NotFoundError,
     RequestError,
 )
+from shared.file_lock import FileLock
 from shared.requests import LocalName
 from shared.settings import StorageSettings
+from shared.staged_models import MANIFEST, Manifest, StagedFile, StagedModel, read_manifest
 
-MANIFEST = ".lifecycle.json"
 #: What was fetched of a model and not finished is deleted after this time without a download of it.
 PARTIAL_KEPT_SECONDS = 7 * 86400.0
-_LOCK_POLL_SECONDS = 0.1
 _READ_ATTEMPTS = 10
 #: Bookkeeping of git and of the hub's client in a directory that was put here by hand.
 _NOT_THE_MODELS = frozenset({".git", ".cache"})
 _LOCAL_NAME: TypeAdapter[str] = TypeAdapter(LocalName)
-
-
-class ManifestFile(BaseModel):
-    """One file as it was when the model was finished."""
-
-    model_config = ConfigDict(frozen=True)
-
-    path: str
-    size_bytes: int
-    sha256: str
-    #: Tells whether the file was touched since.
-    mtime_ns: int
-
-    @classmethod
-    def of(cls, directory: Path, path: str, sha256: str) -> Self:
-        """Describe a verified file of a directory."""
-        stat = (directory / path).stat()
-        return cls(path=path, size_bytes=stat.st_size, sha256=sha256, mtime_ns=stat.st_mtime_ns)
-
-
-class Manifest(BaseModel):
-    """Where a finished model came from, and its files."""
-
-    model_config = ConfigDict(frozen=True)
-
-    source: str
-    repo_id: str
-    #: The commit at the source.
-    revision: str
-    finished_at: datetime
-    files: tuple[ManifestFile, ...]
-
-
-@dataclass(frozen=True)
-class StagedFile:
-    """One file of a model in the staging area."""
-
-    #: Relative to the model, with slashes.
-    path: str
-    size_bytes: int
-    #: Hexadecimal; None for a file that did not come by a download or was touched since.
-    sha256: str | None
-
-
-@dataclass(frozen=True)
-class StagedModel:
-    """A finished model; ``source``, ``repo_id`` and ``revision`` only if it was downloaded."""
-
-    name: str
-    path: Path
-    modified_at: datetime
-    files: tuple[StagedFile, ...]
-    source: str | None = None
-    repo_id: str | None = None
-    revision: str | None = None
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of all files."""
-        return sum(file.size_bytes for file in self.files)
 
 
 class StagingArea:
@@ -147,19 +83,16 @@ class StagingArea:
         Waits for them, unless the token says stop.
         """
         path = self.root / ".locks" / self._directory(local_name).name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a") as handle:
-            os.utime(handle.fileno())  # for `collect_expired`
-            while not _locked(handle.fileno(), fcntl.LOCK_SH if shared else fcntl.LOCK_EX):
-                token.wait(_LOCK_POLL_SECONDS)
-                token.check()
+        with FileLock(path) as lock:
+            os.utime(path)  # for `collect_expired`
+            lock.acquire(token, exclusive=not shared)
             yield
 
     def partial(self, local_name: str, commit: str) -> Path:
         """Return the directory into which a commit is fetched; needs the lock."""
         directory = self._partials(local_name) / commit
-        former = _manifest(directory)
-        if former and former.revision != commit:  # a kill fell between `_exchange` and its clean-up
+        former = read_manifest(directory)
+        if former and former.revision != commit:  # a kill fell between an exchange and its clean-up
             shutil.rmtree(directory)
         directory.mkdir(parents=True, exist_ok=True)
         return directory
@@ -193,9 +126,9 @@ class StagingArea:
             out.flush()
             os.fsync(out.fileno())
         for folder, _, _ in os.walk(directory):
-            _sync(Path(folder))
-        _put(directory, self._directory(local_name))
-        _sync(self.root)
+            sync(Path(folder))
+        put_directory(directory, self._directory(local_name))
+        sync(self.root)
         self.discard_partials(local_name)  # other commits, and the model's former self
         return self.open(local_name)
 
@@ -207,10 +140,12 @@ class StagingArea:
         """Delete the partials that nobody came back for."""
         expired = time.time() - PARTIAL_KEPT_SECONDS
         for partials in (self.root / ".partial").glob("*"):
-            with suppress(FileNotFoundError), (self.root / ".locks" / partials.name).open() as lock:
-                old = os.fstat(lock.fileno()).st_mtime < expired
-                if old and _locked(lock.fileno(), fcntl.LOCK_EX):
-                    shutil.rmtree(partials)
+            path = self.root / ".locks" / partials.name
+            with suppress(FileNotFoundError):
+                old = path.stat().st_mtime < expired
+                with FileLock(path) as lock:
+                    if old and lock.try_acquire(exclusive=True):
+                        shutil.rmtree(partials)
 
     def _partials(self, local_name: str) -> Path:
         return self.root / ".partial" / self._directory(local_name).name
@@ -225,7 +160,7 @@ class StagingArea:
             ) from error
 
     def _read(self, name: str, directory: Path) -> StagedModel:
-        manifest = _manifest(directory)
+        manifest = read_manifest(directory)
         known = {file.path: file for file in manifest.files} if manifest else {}
         files, newest_ns = [], directory.stat().st_mtime_ns
         for path in self._walk(directory, by_hand=manifest is None):
@@ -268,13 +203,6 @@ def _refused(path: Path) -> InvalidInputError:
     )
 
 
-def _manifest(directory: Path) -> Manifest | None:
-    try:
-        return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
-        return None
-
-
 def _identity(directory: Path) -> tuple[int, int]:
     """Tell one directory from another that came to its place, even under the same inode number."""
     stat = directory.stat()
@@ -285,14 +213,6 @@ def _time(ns: int) -> datetime:
     return datetime.fromtimestamp(ns / 1e9, tz=UTC)
 
 
-def _locked(descriptor: int, mode: int) -> bool:
-    try:
-        fcntl.flock(descriptor, mode | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _prune(directory: Path, keep: set[str]) -> None:
     """Delete what an earlier download of the same commit, with other patterns, left behind."""
     for folder, _, names in os.walk(directory, topdown=False):
@@ -301,37 +221,3 @@ def _prune(directory: Path, keep: set[str]) -> None:
                 path.unlink()
         with suppress(OSError):  # not empty
             Path(folder).rmdir()
-
-
-def _sync(directory: Path) -> None:
-    """Make a directory's entries survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put(new: Path, place: Path) -> None:
-    """Move a directory to its place; what is there, if anything, ends up where the new one was."""
-    if not place.exists():
-        new.rename(place)
-        return
-    try:
-        _exchange(new, place)
-    except OSError as error:
-        if error.errno not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
-            raise
-        # Without the system call (macOS, NFS) the model is gone between the two renames.
-        place.rename(new.with_name("replaced"))
-        new.rename(place)
-
-
-def _exchange(first: Path, second: Path) -> None:
-    """Swap two directories in one step, by Linux' renameat2."""
-    at_cwd, rename_exchange = -100, 2
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
-    if renameat2(at_cwd, os.fsencode(first), at_cwd, os.fsencode(second), rename_exchange):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(first))

@@ -10,7 +10,7 @@ from celery import Celery, signals
 
 from shared.errors import UnavailableError
 from shared.jobs import JobKind
-from shared.ledger import Ledger, Placement, Presence, WorkerInfo, connect
+from shared.ledger import Ledger, Placement, Presence, TransitionEpoch, WorkerInfo, connect
 from shared.logs import configure_logs
 from shared.queue import (
     CELERY_TASKS,
@@ -22,6 +22,7 @@ from shared.queue import (
     celery_app,
     uploads_of,
 )
+from shared.registry import ModelRegistry
 from shared.settings import Settings
 from workers.heartbeat import Heartbeat
 from workers.reconciler import Reconciler
@@ -47,7 +48,8 @@ class Worker:
         client = connect(settings.redis)
         self._ledger = Ledger(client, settings.ledger)
         self._presence = Presence(client, settings.ledger)
-        works, self._status = self._build_works(Placement(client, settings.ledger))
+        registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
+        works, self._status = self._build_works(registry, Placement(client, settings.ledger))
         self._heartbeat = Heartbeat(self._ledger, settings.ledger.heartbeat_seconds, self._announce)
         self._runner = Runner(self.name, self._ledger, self._heartbeat, works, settings.ledger)
         self._reconciler = Reconciler(self._ledger, Queue(self.app), settings.ledger)
@@ -81,15 +83,17 @@ class Worker:
             ]
         )
 
-    def _build_works(self, placement: Placement) -> tuple[dict[JobKind, Work], Status]:
+    def _build_works(
+        self, registry: ModelRegistry, placement: Placement
+    ) -> tuple[dict[JobKind, Work], Status]:
         # Only here do the two kinds differ, and only a GPU worker may import torch.
         if self.kind == "gpu":
             from workers.inference.works import inference_works  # noqa: PLC0415
 
-            return inference_works(self.settings)
+            return inference_works(self.settings, registry)
         from workers.lifecycle.works import lifecycle_works  # noqa: PLC0415
 
-        return lifecycle_works(self.settings, placement), dict
+        return lifecycle_works(self.settings, registry, placement), dict
 
     def _start(self) -> None:
         for part in (self._heartbeat, self._reconciler):

@@ -43,7 +43,7 @@ class Control:
         # while it was idle. More is the job runner's business: it waits longer each time.
         configuration.retries = urllib3.Retry(total=1, redirect=0)  # type: ignore[assignment]
         configuration.connection_pool_maxsize = 16
-        client = ApiClient(configuration)
+        self._client = client = ApiClient(configuration)
         self._timeouts = (CONNECT_SECONDS, settings.timeout_seconds)
         self.branches = BranchesApi(client)
         self.commits = CommitsApi(client)
@@ -53,6 +53,10 @@ class Control:
         self.refs = RefsApi(client)
         self.repositories = RepositoriesApi(client)
         self.staging = StagingApi(client)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._client.rest_client.pool_manager.clear()
 
     def call(self, method: Callable[..., T], *args: object, **options: object) -> T:
         """Call a method of the SDK."""

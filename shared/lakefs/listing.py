@@ -17,6 +17,10 @@ class RepositoryListing:
     def __init__(self, settings: LakeFSSettings) -> None:
         self._http = connect(settings)
 
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
     def repositories(self) -> list[Repository]:
         """Return all repositories."""
         found: list[Repository] = []

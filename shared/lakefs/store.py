@@ -33,6 +33,7 @@ class LakeFSStore(References):
 
     def close(self) -> None:
         """Give the connections back."""
+        self._control.close()
         self._http.close()
         self._links.close()
 

@@ -1,6 +1,7 @@
 """The ledger: the truth about every job, in Redis."""
 
 from shared.ledger.connection import connect
+from shared.ledger.epoch import TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
 from shared.ledger.placement import Placement
@@ -15,6 +16,7 @@ __all__ = [
     "Placement",
     "Presence",
     "Reconciliation",
+    "TransitionEpoch",
     "WorkerInfo",
     "connect",
 ]

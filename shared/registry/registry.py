@@ -10,7 +10,7 @@ from shared.errors import ConflictError, NoServableVersionError, NotFoundError
 from shared.models import LakeFSLocation, ModelVersion
 from shared.registry.client import Client
 from shared.registry.queries import Queries, missing_version
-from shared.registry.resolutions import Resolutions
+from shared.registry.resolutions import Epoch, LocalEpoch, Resolutions
 from shared.registry.stages import SERVABLE, SetAlias, SetStage, plan
 from shared.registry.versions import model_version, stage_of
 from shared.settings import MLflowSettings
@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 class ModelRegistry:
     """Registered models and their versions; safe to use from several threads."""
 
-    def __init__(self, settings: MLflowSettings) -> None:
+    def __init__(self, settings: MLflowSettings, epoch: Epoch | None = None) -> None:
+        """``epoch`` is what processes share so that a transition in one is seen by all."""
         self._client = Client(settings)
         self._queries = Queries(self._client)
-        self._resolutions = Resolutions(settings.resolution_cache_seconds)
+        self._resolutions = Resolutions(settings.resolution_cache_seconds, epoch or LocalEpoch())
 
     def health(self) -> float:
         """Return the seconds that an answer takes."""

@@ -121,6 +121,7 @@ def test_upload_makes_exactly_one_commit(
     repository = lakefs.Repository(repo, client)
     log = list(repository.branch("main").log())
     branches = [branch.id for branch in repository.branches()]
+    client.sdk_client._api.rest_client.pool_manager.clear()
     assert [commit.id for commit in log[:-1]] == [result["commit_id"]], "one, beside the first"
     assert branches == ["main"], "the job's own branch is gone"
     assert [file.size_bytes for file in store.files(repo, "main", result["path"])][

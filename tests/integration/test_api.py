@@ -105,6 +105,16 @@ def test_unknown_path_and_method_are_problems_too(client: TestClient) -> None:
         assert response.json()["status"] == response.status_code
 
 
+@pytest.mark.parametrize("declared", [True, False])
+def test_body_that_is_too_large_is_413(client: TestClient, declared: bool) -> None:
+    body = json.dumps(INFER | {"data": {"inputs": "x" * 9_000_000}}).encode()
+    headers = {"Content-Type": "application/json"}
+    content = body if declared else iter([body[:5_000_000], body[5_000_000:]])
+    response = client.post("/inference/infer", content=content, headers=headers)
+    assert response.status_code == 413
+    assert response.headers["content-type"] == "application/problem+json"
+
+
 def test_batch_joins_duplicates_under_one_parent(client: TestClient) -> None:
     items = [{"model_name": name} for name in ("a", "b", "a")]
     parent = client.post("/models/batch_download", json={"downloads": items}).json()

@@ -4,6 +4,7 @@ import hashlib
 import random
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -250,23 +251,24 @@ def test_deleted_files_are_gone(store: LakeFSStore, repo: str, tmp_path: Path) -
 def test_repositories_are_listed(
     store: LakeFSStore, repo: str, lakefs_server: LakeFSSettings
 ) -> None:
-    found = RepositoryListing(lakefs_server).repositories()
-    assert store.ensure_repository(repo) in found
+    with closing(RepositoryListing(lakefs_server)) as listing:
+        assert store.ensure_repository(repo) in listing.repositories()
     assert store.health() > 0
 
 
 def test_wrong_credentials_are_told_and_not_retried(lakefs_server: LakeFSSettings) -> None:
-    store = LakeFSStore(lakefs_server.model_copy(update={"access_key_id": "nobody"}))
-    with pytest.raises(RequestError, match="credentials") as error:
-        store.ensure_repository("some-repository")
-    assert error.value.specific_code == "lakefs_unauthorized"
-    with pytest.raises(RequestError) as error:
-        store.read("repo", "main", "a", 0, 1)
-    assert error.value.specific_code == "lakefs_unauthorized"
+    nobody = lakefs_server.model_copy(update={"access_key_id": "nobody"})
+    with closing(LakeFSStore(nobody)) as store:
+        with pytest.raises(RequestError, match="credentials") as error:
+            store.ensure_repository("some-repository")
+        assert error.value.specific_code == "lakefs_unauthorized"
+        with pytest.raises(RequestError) as error:
+            store.read("repo", "main", "a", 0, 1)
+        assert error.value.specific_code == "lakefs_unauthorized"
 
 
 def test_a_dead_store_is_unavailable(tmp_path: Path) -> None:
-    store = LakeFSStore(LakeFSSettings(endpoint=f"http://127.0.0.1:{free_port()}"))
-    with pytest.raises(UnavailableError) as error:
+    nowhere = LakeFSSettings(endpoint=f"http://127.0.0.1:{free_port()}")
+    with closing(LakeFSStore(nowhere)) as store, pytest.raises(UnavailableError) as error:
         store.health()
     assert error.value.specific_code == "lakefs_unavailable"

@@ -22,7 +22,8 @@ from shared.errors import (
 from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings, StorageSettings
-from shared.staging import Manifest, ManifestFile, StagingArea
+from shared.staged_models import Manifest, ManifestFile
+from shared.staging import StagingArea
 from tests.integration.conftest import NewRun, Run
 from workers.lifecycle.upload import Upload, own_branch
 

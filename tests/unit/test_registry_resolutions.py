@@ -6,7 +6,7 @@ import pytest
 
 from shared.errors import NoServableVersionError
 from shared.models import ModelVersion
-from shared.registry.resolutions import Key, Resolutions
+from shared.registry.resolutions import Key, LocalEpoch, Resolutions
 from shared.tasks import Engine, Task
 
 KEY: Key = ("model", None, None)
@@ -29,7 +29,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def resolutions(clock: Clock) -> Resolutions:
-    return Resolutions(5, clock)
+    return Resolutions(5, LocalEpoch(), clock)
 
 
 def version(number: str) -> Callable[[], ModelVersion]:
@@ -76,6 +76,6 @@ def test_errors_are_not_remembered(resolutions: Resolutions) -> None:
 
 
 def test_no_time_means_no_memory(clock: Clock) -> None:
-    resolutions = Resolutions(0, clock)
+    resolutions = Resolutions(0, LocalEpoch(), clock)
     assert resolutions.get(KEY, version("1")).version == "1"
     assert resolutions.get(KEY, version("2")).version == "2"

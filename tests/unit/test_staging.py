@@ -12,11 +12,12 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import NoReturn
 
 import pytest
 
+from shared import directories
 from shared import staging as staging_module
 from shared.cancellation import CancelToken
 from shared.errors import (
@@ -26,14 +27,8 @@ from shared.errors import (
     NotFoundError,
 )
 from shared.settings import StorageSettings
-from shared.staging import (
-    MANIFEST,
-    PARTIAL_KEPT_SECONDS,
-    Manifest,
-    ManifestFile,
-    StagedModel,
-    StagingArea,
-)
+from shared.staged_models import MANIFEST, Manifest, ManifestFile, StagedModel
+from shared.staging import PARTIAL_KEPT_SECONDS, StagingArea
 
 ROOT = Path(__file__).parents[2]
 NAME = "org_model"
@@ -142,15 +137,23 @@ def test_files_of_an_earlier_selection_are_not_published(staging: StagingArea) -
     assert not (staging.open(NAME).path / "onnx").exists()
 
 
-@pytest.mark.parametrize("step", ["_prune", "_sync", "_put", "_exchange"])
+@pytest.mark.parametrize(
+    ("module", "step"),
+    [
+        (staging_module, "_prune"),
+        (staging_module, "sync"),
+        (staging_module, "put_directory"),
+        (directories, "_exchange"),
+    ],
+)
 def test_publishing_that_fails_at_any_step_leaves_the_old_model(
-    staging: StagingArea, monkeypatch: pytest.MonkeyPatch, step: str
+    staging: StagingArea, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
     def fail(*_: object) -> NoReturn:
         raise OSError(errno.EIO, step)
 
     publish(staging, OLD, revision_of(OLD))
-    monkeypatch.setattr(staging_module, step, fail)
+    monkeypatch.setattr(module, step, fail)
     with pytest.raises(OSError, match=step):
         publish(staging, NEW, revision_of(NEW))
     monkeypatch.undo()
@@ -166,7 +169,7 @@ def test_a_file_system_that_cannot_exchange_still_replaces(
     def cannot(*_: object) -> NoReturn:
         raise OSError(code, "no exchange")
 
-    monkeypatch.setattr(staging_module, "_exchange", cannot)
+    monkeypatch.setattr(directories, "_exchange", cannot)
     publish(staging, OLD, revision_of(OLD))
     publish(staging, NEW, revision_of(NEW))
     assert contents(staging.open(NAME)) == revision_of(NEW)

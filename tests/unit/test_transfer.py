@@ -21,7 +21,8 @@ from shared.errors import (
 )
 from shared.hub import HubFile
 from workers.lifecycle import transfer
-from workers.lifecycle.transfer import ATTEMPTS, Connections, FetchedFile, FileFetch
+from workers.lifecycle.connections import Connections
+from workers.lifecycle.transfer import ATTEMPTS, FetchedFile, FileFetch
 
 CONTENT = Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -12,8 +12,8 @@ from uuid import uuid4
 import structlog
 
 from shared.errors import InsufficientDiskError, UnsafeModelError
+from shared.file_lock import FileLock
 from shared.models import LakeFSLocation
-from workers.inference.file_lock import FileLock
 
 log = structlog.get_logger()
 

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from shared.cancellation import CancelToken
+from shared.directories import sync
 from shared.errors import CancelledError, DigestMismatchError, UnsafeModelError
 from shared.models import LakeFSLocation, StoredFile
 from workers.inference.calls import Report
@@ -124,15 +125,6 @@ def check_paths(files: list[StoredFile]) -> None:
         nested = any(str(parent) in taken for parent in PurePosixPath(file.path).parents)
         if not parts or not plain or nested or ".." in parts or parts[0] == "/":
             raise UnsafeModelError(f"the file name {file.path!r} is not safe", code="unsafe_path")
-
-
-def sync(path: Path) -> None:
-    """Have a file, or a directory's entries, on the disk."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _sha256(path: Path) -> str:

@@ -13,12 +13,13 @@ from typing import Self
 import structlog
 
 from shared.cancellation import CancelToken
+from shared.directories import sync
 from shared.errors import InsufficientDiskError, NotFoundError
+from shared.file_lock import FileLock
 from shared.models import LakeFSLocation
 from workers.inference.calls import Report, ignore_progress
-from workers.inference.file_lock import FileLock
 from workers.inference.snapshot_disk import SnapshotDisk, SnapshotPlace
-from workers.inference.snapshot_fetch import SnapshotFetch, SnapshotStore, sync
+from workers.inference.snapshot_fetch import SnapshotFetch, SnapshotStore
 
 log = structlog.get_logger()
 

@@ -16,10 +16,10 @@ from workers.runner import Work
 
 
 def inference_works(
-    settings: Settings,
+    settings: Settings, registry: ModelRegistry
 ) -> tuple[dict[JobKind, Work], Callable[[], dict[str, Any]]]:
     """Build the inference job on its real collaborators, and the worker's report of itself."""
-    manager = build_manager(settings, ModelRegistry(settings.mlflow), LakeFSStore(settings.lakefs))
+    manager = build_manager(settings, registry, LakeFSStore(settings.lakefs))
     if settings.inference.preload:
         manager.start_preload()
 

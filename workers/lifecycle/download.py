@@ -20,9 +20,11 @@ from shared.errors import (
 from shared.hub import Hub, HubFile, HubModel
 from shared.requests import DownloadRequest
 from shared.settings import HubSettings
-from shared.staging import MANIFEST, Manifest, ManifestFile, StagedModel, StagingArea
+from shared.staged_models import MANIFEST, Manifest, ManifestFile, StagedModel
+from shared.staging import StagingArea
 from workers.context import JobContext
-from workers.lifecycle.transfer import Connections, FetchedFile, FileFetch
+from workers.lifecycle.connections import Connections
+from workers.lifecycle.transfer import FetchedFile, FileFetch
 
 #: Formats that Python's pickle reads, and that run code when they are loaded. Not among them:
 #: ``.npy``, since numpy refuses pickles unless told otherwise, ``.h5`` and ``.msgpack``.

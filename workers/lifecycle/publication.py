@@ -11,7 +11,7 @@ from shared.cancellation import CancelToken
 from shared.errors import Interruption
 from shared.lakefs.store import LakeFSStore
 from shared.models import StoredFile
-from shared.staging import StagedFile, StagedModel
+from shared.staged_models import StagedFile, StagedModel
 from workers.context import JobContext
 
 HASH_CHUNK_BYTES = 1 << 20

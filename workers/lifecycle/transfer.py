@@ -8,14 +8,10 @@ an interruption, and content that changed in between is never mixed.
 import errno
 import hashlib
 import os
-import socket
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
-from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import BinaryIO
 
 import httpx
 
@@ -29,6 +25,7 @@ from shared.errors import (
 )
 from shared.hub import HubFile
 from shared.settings import MIB
+from workers.lifecycle.connections import Connections
 
 #: Failures of the network in a row, after which a file is given up.
 ATTEMPTS = 5
@@ -56,66 +53,6 @@ class _WrongContentError(Exception):
 
 class _FailedError(Exception):
     """The hub says that it fails now."""
-
-
-class Connections:
-    """An HTTP client whose transfers can be cut while they wait for the network."""
-
-    def __init__(
-        self,
-        headers: Mapping[str, str],
-        timeout_seconds: float,
-        transport: httpx.BaseTransport | None = None,
-    ) -> None:
-        self._client = httpx.Client(
-            # A size and a digest are those of the file as it is, not of a compressed one.
-            # httpx drops Authorization when a redirect leads to another host.
-            headers={**headers, "Accept-Encoding": "identity"},
-            timeout=timeout_seconds,
-            follow_redirects=True,
-            transport=transport,
-        )
-        self._lock = Lock()
-        self._sockets: list[socket.socket] = []
-        self._is_cut = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._client.close()
-
-    def stream(self, url: str, offset: int) -> AbstractContextManager[httpx.Response]:
-        """Ask for a file from a byte on."""
-        return self._client.stream(
-            "GET",
-            url,
-            headers={"Range": f"bytes={offset}-"} if offset else {},
-            extensions={"trace": self._note},
-        )
-
-    def cut(self) -> None:
-        """Let every transfer, also one that waits for an answer, fail at once; for good."""
-        with self._lock:
-            self._is_cut = True
-            for sock in self._sockets:
-                _shut(sock)
-
-    def _note(self, event: str, info: Mapping[str, Any]) -> None:
-        """Remember new connections: httpcore's trace hook is the public way to their sockets."""
-        if not event.endswith(("connect_tcp.complete", "start_tls.complete")):
-            return
-        sock = info["return_value"].get_extra_info("socket")
-        with self._lock:
-            self._sockets = [known for known in self._sockets if known.fileno() >= 0]
-            self._sockets.append(sock)
-            if self._is_cut:
-                _shut(sock)
 
 
 class FileFetch:
@@ -294,8 +231,3 @@ def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
 
 def _number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
-
-
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):  # closed already
-        sock.shutdown(socket.SHUT_RDWR)

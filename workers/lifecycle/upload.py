@@ -31,7 +31,8 @@ from shared.lakefs.store import LakeFSStore
 from shared.lakefs.types import Commit
 from shared.requests import UploadRequest
 from shared.settings import LakeFSSettings
-from shared.staging import StagedModel, StagingArea
+from shared.staged_models import StagedModel
+from shared.staging import StagingArea
 from workers.context import JobContext
 from workers.lifecycle.publication import Counts, Directory
 

@@ -18,11 +18,12 @@ from workers.lifecycle.upload import Upload
 from workers.runner import Work
 
 
-def lifecycle_works(settings: Settings, placement: Placement) -> dict[JobKind, Work]:
+def lifecycle_works(
+    settings: Settings, registry: ModelRegistry, placement: Placement
+) -> dict[JobKind, Work]:
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage)
     store = LakeFSStore(settings.lakefs)
-    registry = ModelRegistry(settings.mlflow)
     ollama = OllamaServer(settings.ollama)
     from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
     of_lakefs, of_ollama = Register(registry, store), RegisterOllama(registry, ollama)

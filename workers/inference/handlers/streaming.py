@@ -30,8 +30,12 @@ def decode(tokenizer: Any, ids: Sequence[int]) -> str:
 
 
 def cut(text: str, stops: Sequence[str]) -> str:
-    """Return the text before the first of the stop strings."""
-    return text[: min((i for stop in stops if (i := text.find(stop)) >= 0), default=len(text))]
+    """Return the text before the stop string that is the first to be complete.
+
+    More text does not change which one that is, so a streamed text is cut in the same place.
+    """
+    found = [(i + len(stop), i) for stop in stops if (i := text.find(stop)) >= 0]
+    return text[: min(found)[1]] if found else text
 
 
 class Stopper(StoppingCriteria):
