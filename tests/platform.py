@@ -23,7 +23,12 @@ class Platform:
     """A front, workers and a Redis of its own, on given stores."""
 
     def __init__(
-        self, directory: Path, mlflow_url: str, lakefs: LakeFSSettings, hub: HubProcess
+        self,
+        directory: Path,
+        mlflow_url: str,
+        lakefs: LakeFSSettings,
+        hub: HubProcess,
+        **env: str,
     ) -> None:
         self.directory = directory
         self.hub = hub
@@ -48,6 +53,7 @@ class Platform:
             "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
             "WORKER_DRAIN_SECONDS": "5",
+            **env,
         }
 
     # ── processes ────────────────────────────────────────────────────────────
