@@ -52,7 +52,7 @@ class Platform:
             # Shorter than the default, so that the tests of recovery are.
             "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
-            "WORKER_DRAIN_SECONDS": "5",
+            "WORKER_DRAIN_SECONDS": "1",
             **env,
         }
 

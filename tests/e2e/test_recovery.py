@@ -225,7 +225,7 @@ def cancel(platform: Platform, job_id: str) -> float:
 
 
 def test_worker_told_to_stop_gives_its_job_back(platform: Platform, chat_model: str) -> None:
-    job_id = generate(platform, 2000, stream=True)
+    job_id = generate(platform, 1200, stream=True)
     platform.wait_for(job_id, "token")
     platform.stop("gpu")
     assert platform.job(job_id)["state"] == "queued"

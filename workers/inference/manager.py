@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from typing import Any, Protocol
 
 from shared.cancellation import CancelToken
@@ -127,8 +126,13 @@ class InferenceManager:
         }
 
     def start_preload(self) -> None:
-        """Have the production models that have priority warm, in time, on a thread."""
-        work = partial(preload_priority_models, self._registry, self.preload, self._closing)
+        """Have the engine and the production models that have priority warm, on a thread."""
+
+        def work() -> None:
+            # torch and transformers take seconds to import: not the first request's.
+            self._router.engine(Engine.TRANSFORMERS)
+            preload_priority_models(self._registry, self.preload, self._closing)
+
         threading.Thread(target=work, name="preload", daemon=True).start()
 
     def start_idle_unload(self, idle_seconds: float) -> None:
