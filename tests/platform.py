@@ -50,7 +50,7 @@ class Platform:
             "STORAGE_RESERVE_BYTES": "0",
             "MEDIA_FILES_URL": str(directory / "files"),
             # Shorter than the default, so that the tests of recovery are.
-            "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "5"),
+            "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "8"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
             "WORKER_DRAIN_SECONDS": "1",
             **env,

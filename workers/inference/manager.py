@@ -126,14 +126,17 @@ class InferenceManager:
         }
 
     def start_preload(self) -> None:
-        """Have the engine and the production models that have priority warm, on a thread."""
-
-        def work() -> None:
-            # torch and transformers take seconds to import: not the first request's.
-            self._router.engine(Engine.TRANSFORMERS)
-            preload_priority_models(self._registry, self.preload, self._closing)
-
+        """Have the production models that have priority warm, in time, on a thread."""
+        work = partial(preload_priority_models, self._registry, self.preload, self._closing)
         threading.Thread(target=work, name="preload", daemon=True).start()
+
+    def import_engine(self) -> None:
+        """Import torch and transformers now.
+
+        It takes seconds in which other threads hardly run: a job that ran meanwhile would lose its
+        lease.
+        """
+        self._router.engine(Engine.TRANSFORMERS)
 
     def start_idle_unload(self, idle_seconds: float) -> None:
         """Unload idle models from now on, on a thread that ends with ``close``."""
