@@ -1,12 +1,13 @@
 """Submits of lifecycle jobs: download, upload, register."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.documented import JOB_ANSWERS
-from api.services import Provided
+from api.services import Provided, Services
 from api.waiting import Waiting
 from shared.jobs import JobKind
 from shared.ledger import NewJob
@@ -35,7 +36,7 @@ async def download(
     services: Provided, wait: Waiting, request: Annotated[DownloadRequest, _example(**SMOL)]
 ) -> Response:
     """Fetch a model from where it is published into the staging area."""
-    job = _download_job(request, services.settings.ledger.max_attempts)
+    job = _job(services, JobKind.DOWNLOAD, request, DOWNLOADS, request.model_name)
     return await services.submission.submit(job, wait)
 
 
@@ -48,16 +49,13 @@ async def batch_download(
     request: Annotated[BatchDownloadRequest, _example(downloads=[SMOL])],
 ) -> Response:
     """Queue a download for each item, duplicates joined, under one parent job."""
-    max_attempts = services.settings.ledger.max_attempts
     items = {item.model_dump_json(): item for item in request.downloads}
-    children = [_download_job(item, max_attempts) for item in items.values()]
-    parent = NewJob(
-        kind=JobKind.BATCH_DOWNLOAD,
-        request=_dump(request),
-        queue="",
-        model="",
-        max_attempts=1,
-    )
+    children = [
+        _job(services, JobKind.DOWNLOAD, item, DOWNLOADS, item.model_name)
+        for item in items.values()
+    ]
+    # It runs as its children do: it has no queue, and no attempts beyond the one.
+    parent = replace(_job(services, JobKind.BATCH_DOWNLOAD, request, "", ""), max_attempts=1)
     return await services.submission.submit(parent, wait, children)
 
 
@@ -77,13 +75,8 @@ async def upload(
 ) -> Response:
     """Upload a model of the staging area and commit it; the repository is created if missing."""
     host = await run_in_threadpool(services.placement.host_of, request.local_model_name)
-    job = NewJob(
-        kind=JobKind.UPLOAD,
-        request=_dump(request),
-        queue=uploads_of(host) if host else UPLOADS,
-        model=request.local_model_name,
-        max_attempts=services.settings.ledger.max_attempts,
-    )
+    queue = uploads_of(host) if host else UPLOADS
+    job = _job(services, JobKind.UPLOAD, request, queue, request.local_model_name)
     return await services.submission.submit(job, wait)
 
 
@@ -108,13 +101,7 @@ async def register(
     ],
 ) -> Response:
     """Make a model in a lakeFS commit a version in MLflow, and give it a stage if asked."""
-    job = NewJob(
-        kind=JobKind.REGISTER,
-        request=_dump(request),
-        queue=REGISTRATIONS,
-        model=request.registered_name,
-        max_attempts=services.settings.ledger.max_attempts,
-    )
+    job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, request.registered_name)
     return await services.submission.submit(job, wait)
 
 
@@ -132,25 +119,16 @@ async def register_ollama(
     ],
 ) -> Response:
     """Make a model that Ollama has a version in MLflow, and give it a stage if asked."""
-    job = NewJob(
-        kind=JobKind.REGISTER,
-        request=_dump(request),
-        queue=REGISTRATIONS,
-        model=request.registered_name or request.local_model_name,
-        max_attempts=services.settings.ledger.max_attempts,
-    )
+    name = request.registered_name or request.local_model_name
+    job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, name)
     return await services.submission.submit(job, wait)
 
 
-def _download_job(request: DownloadRequest, max_attempts: int) -> NewJob:
+def _job(services: Services, kind: JobKind, request: JobRequest, queue: str, model: str) -> NewJob:
     return NewJob(
-        kind=JobKind.DOWNLOAD,
-        request=_dump(request),
-        queue=DOWNLOADS,
-        model=request.model_name,
-        max_attempts=max_attempts,
+        kind=kind,
+        request=request.model_dump(mode="json", exclude_none=True),
+        queue=queue,
+        model=model,
+        max_attempts=services.settings.ledger.max_attempts,
     )
-
-
-def _dump(request: JobRequest) -> dict[str, Any]:
-    return request.model_dump(mode="json", exclude_none=True)
