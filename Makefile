@@ -34,7 +34,8 @@ format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff format .
 
 test: $(READY) ## Run every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu"
+	@# Two processes, a file of tests in one of them: half of the time is waiting.
+	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
 
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit

@@ -1,5 +1,6 @@
 """Composition root of the front."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,11 +9,13 @@ from fastapi import FastAPI
 from api import errors
 from api.components import probes_of
 from api.limits import BodyLimit
-from api.routes import health, inference, jobs, lifecycle, registry
+from api.routes import files, health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
+from api.sweep import sweep_files
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
+from shared.media.files import FileStore
 from shared.ollama import OllamaServer
 from shared.queue import Queue, celery_app
 from shared.registry import ModelRegistry
@@ -33,7 +36,9 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        sweeping = asyncio.create_task(sweep_files(services.files))
         yield
+        sweeping.cancel()
         await services.events.close()
         services.repositories.close()
 
@@ -45,8 +50,9 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
-    app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes)
-    for module in (lifecycle, registry, inference, jobs, health):
+    # Files are streamed to their storage, which has a limit of its own.
+    app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
+    for module in (lifecycle, registry, inference, files, jobs, health):
         app.include_router(module.router)
     return app
 
@@ -70,6 +76,7 @@ def build_services(settings: Settings) -> Services:
         registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),
         repositories=repositories,
         staging=StagingArea(settings.storage),
+        files=FileStore(settings.media),
         ollama=ollama,
         probes=probes_of(settings, ledger, repositories, ollama),
     )

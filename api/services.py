@@ -10,6 +10,7 @@ from api.components import Probe
 from api.submission import Submission
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence
+from shared.media.files import FileStore
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
 from shared.settings import Settings
@@ -30,6 +31,7 @@ class Services:
     registry: ModelRegistry
     repositories: RepositoryListing
     staging: StagingArea
+    files: FileStore
     ollama: OllamaServer
     probes: dict[str, Probe]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedded.demo_answers import ANSWERS
+from shared.torchvision_import import mend_torchvision
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -29,6 +30,7 @@ _IGNORED = -100
 
 def train(target: Path) -> None:
     """Train the model and save it with its tokenizer; `target` appears complete or not at all."""
+    mend_torchvision()
     import torch  # noqa: PLC0415 - slow, and not needed to read the answers
 
     torch.manual_seed(0)

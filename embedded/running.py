@@ -15,7 +15,11 @@ from embedded.supervisor import Supervisor
 from embedded.warden import Warden
 
 #: The order in which people look for addresses.
-_ORDER = ("api", "mlflow", "lakefs", "flower", "hub", "redis", "ollama", "worker-cpu", "worker-gpu")
+_ORDER = ("api", "mlflow", "lakefs", "flower", "hub", "redis", "ollama", "worker")
+
+
+def _place(part: Component) -> tuple[int, str]:
+    return _ORDER.index(part.name.partition("-")[0]), part.name
 
 
 class RunningStack:
@@ -31,7 +35,7 @@ class RunningStack:
     @property
     def record(self) -> StackRecord:
         """The parts as of now."""
-        components = sorted(self._components.values(), key=lambda part: _ORDER.index(part.name))
+        components = sorted(self._components.values(), key=_place)
         return StackRecord(pid=os.getpid(), hub=self._hub, components=tuple(components))
 
     def on_change(self, change: Change) -> None:

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings
 
 from embedded import stores
 from embedded.data_directory import DataDirectory
+from embedded.devices import gpu_devices
 from embedded.health import HttpProbe, RedisProbe, WorkerProbe
 from embedded.ports import Ports
 from embedded.service import Component, Service
@@ -60,7 +61,7 @@ def plan(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Stack:
     redis = RedisProbe(url=_redis_url(settings, found))
     parts += [
         _api(settings, wishes, env, needs, redis),
-        _worker("gpu", settings, env, needs, redis),
+        *(_worker("gpu", settings, env, needs, redis, device) for device in _devices(settings)),
         _worker("cpu", settings, env, needs, redis),
         _flower(settings, directory, wishes, env, needs),
     ]
@@ -136,6 +137,8 @@ def _environment(
     for setting, folder in (("staging_dir", "staging"), ("snapshots_dir", "snapshots")):
         if not _given(settings.storage, setting):
             env[f"STORAGE_{setting.upper()}"] = str(directory.folder(folder))
+    if not _given(settings.media, "files_url"):
+        env["MEDIA_FILES_URL"] = str(directory.folder("files"))
     return env
 
 
@@ -165,18 +168,33 @@ def _api(
     )
 
 
+def _devices(settings: Settings) -> list[str]:
+    """Return what each GPU worker runs on: a GPU of its own where there are several."""
+    devices = gpu_devices() if settings.inference.device == "auto" else []
+    return devices if len(devices) > 1 else [""]
+
+
 def _worker(
-    kind: str, settings: Settings, env: dict[str, str], needs: tuple[str, ...], redis: RedisProbe
+    kind: str,
+    settings: Settings,
+    env: dict[str, str],
+    needs: tuple[str, ...],
+    redis: RedisProbe,
+    device: str = "",
 ) -> Service:
-    name = f"{kind}@{settings.storage.host_id}"
+    variant = f"{kind}-{device.replace(':', '')}" if device else kind
+    name = f"{variant}@{settings.storage.host_id}"
     return Service(
         Component(
-            name=f"worker-{kind}",
-            title=f"{kind.upper()} worker",
+            name=f"worker-{variant}",
+            title=f"{kind.upper()} worker" + (f" {device}" if device else ""),
             address=name,
             probe=WorkerProbe(redis_url=redis.url, worker=name),
         ),
-        command=(sys.executable, "-m", "workers", kind),
+        command=(
+            *(sys.executable, "-m", "workers", kind),
+            *(("--device", device) if device else ()),
+        ),
         env=env,
         needs=needs,
         layer=PLATFORM,

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from shared.errors import InvalidInputError
-from shared.tasks import Engine, Task
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,8 @@ class ModelVersion:
     version: str
     #: ``production``, ``staging``, ``archived`` or ``none``.
     stage: str
-    task: Task
-    engine: Engine
+    task: str
+    engine: str
     #: Where the files are; None for engines that keep their own, such as Ollama.
     location: LakeFSLocation | None
     description: str = ""

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from shared.tasks import Engine, Task, options_of
+from shared.tasks import NAME_PATTERN, Engine, Task, options_of
 
 
 def _plain(name: str) -> str:
@@ -73,6 +73,10 @@ StorePath = Annotated[
 ]
 RegisteredName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]{0,199}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
+#: A built-in task or a plugin's; the front knows which there are.
+TaskName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Task])]
+#: A built-in engine or a plugin's.
+EngineName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Engine])]
 Stage = Literal["production", "staging", "archived", "none"]
 Priority = Annotated[int, Field(ge=0, le=9)]
 
@@ -125,8 +129,8 @@ class RegisterRequest(JobRequest):
     """Make a lakeFS commit a version in MLflow's registry."""
 
     registered_name: RegisteredName
-    task: Task
-    engine: Engine = Engine.TRANSFORMERS
+    task: TaskName
+    engine: EngineName = Engine.TRANSFORMERS.value
     lakefs_repo: RepoName
     commit_id: CommitId
     #: The model's directory in the commit; found by its config.json if absent.
@@ -158,8 +162,8 @@ class RegisterOllamaRequest(JobRequest):
 class InferRequest(JobRequest):
     """Ask a registered model."""
 
-    task: Task
-    engine: Engine = Engine.TRANSFORMERS
+    task: TaskName
+    engine: EngineName = Engine.TRANSFORMERS.value
     model_name: RegisteredName
     data: dict[str, Any]
     options: dict[str, Any] = Field(default_factory=dict)
@@ -179,9 +183,12 @@ class InferRequest(JobRequest):
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:
-        """Refuse an option that the task does not have, by its name."""
+        """Refuse an option that the task does not have, by its name; a plugin's handler does so."""
+        model = options_of(self.task, self.engine)
+        if model is None:
+            return self
         try:
-            options_of(self.task, self.engine).model_validate(self.options)
+            model.model_validate(self.options)
         except ValidationError as error:
             raise ValidationError.from_exception_data(
                 "options",

@@ -1,4 +1,8 @@
-"""Inference tasks, engines and the options that a request may set."""
+"""Inference tasks, engines and the options that a request may set.
+
+Plugins bring further tasks and engines under names of their own, so what is built in is listed
+here, and what a request or a version names is a plain string.
+"""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
@@ -7,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 
 class Task(StrEnum):
-    """What a model is asked to do."""
+    """What a model is asked to do, without plugins."""
 
     TEXT_GENERATION = "text-generation"
     VLM = "vlm"
@@ -19,10 +23,16 @@ class Task(StrEnum):
 
 
 class Engine(StrEnum):
-    """What runs a model."""
+    """What runs a model, without plugins."""
 
     TRANSFORMERS = "transformers"
     OLLAMA = "ollama"
+
+
+#: What every task and every engine is named like, as a pattern of pydantic and of ``re``.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9-]{0,63}$"
+BUILT_IN_TASKS: frozenset[str] = frozenset(Task)
+BUILT_IN_ENGINES: frozenset[str] = frozenset(Engine)
 
 
 class Options(BaseModel):
@@ -50,6 +60,50 @@ class GenerationOptions(Options):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     #: The answer ends before the first of these.
     stop: str | tuple[str, ...] | None = None
+
+
+class VideoOptions(GenerationOptions):
+    """Options of questions about a video."""
+
+    #: Frames looked at, taken evenly from the whole video.
+    num_frames: Annotated[int, Field(ge=1)] | None = None
+
+
+class DocumentOptions(GenerationOptions):
+    """Options of questions about a document."""
+
+    #: The only page looked at, counted from 1; all if not set.
+    page: Annotated[int, Field(ge=1)] | None = None
+
+
+def _not_in_asr(value: object) -> object:
+    if value is not None:
+        raise ValueError("speech recognition has no stop strings")
+    return value
+
+
+class AsrOptions(GenerationOptions):
+    """Options of speech recognition; those of generation are for models that generate text.
+
+    They hold for each part of a long sound that the model hears at once, as in transformers.
+    """
+
+    #: What is spoken: a name or a code, as ``german`` or ``de``; the model finds out if not set.
+    language: Annotated[str, Field(min_length=2, max_length=40)] | None = None
+    #: Write what is said as it is said, or in English.
+    task: Literal["transcribe", "translate"] | None = None
+    #: When it is said: by segments (``true``), words, or characters, as far as the model can tell.
+    return_timestamps: bool | Literal["word", "char"] | None = None
+    stop: Annotated[str | tuple[str, ...] | None, BeforeValidator(_not_in_asr)] = None
+
+
+class AudioClassificationOptions(Options):
+    """Options of audio classification."""
+
+    #: How many labels are returned, those with the highest scores.
+    top_k: Annotated[int, Field(ge=1)] = 5
+    #: What makes scores of the model's numbers; the model's configuration says it if not set.
+    function_to_apply: Literal["softmax", "sigmoid", "none"] | None = None
 
 
 def _not_in_ollama(value: object) -> object:
@@ -130,12 +184,18 @@ class OllamaOptions(GenerationOptions):
 OLLAMA_NAMES = {"max_new_tokens": "num_predict", "repetition_penalty": "repeat_penalty"}
 
 
-def options_of(task: Task, engine: Engine) -> type[Options]:
-    """Return the options that a request for a task on an engine may set."""
-    if engine is Engine.OLLAMA:
-        return OllamaOptions
-    return OPTIONS[task]
+def options_of(task: str, engine: str) -> type[Options] | None:
+    """Return the options that a request may set; None where only a plugin's handler knows."""
+    if task not in BUILT_IN_TASKS or engine not in BUILT_IN_ENGINES:
+        return None
+    return OllamaOptions if engine == Engine.OLLAMA else OPTIONS[task]
 
 
 #: The options of each task on transformers.
-OPTIONS: dict[Task, type[Options]] = dict.fromkeys(Task, GenerationOptions)
+OPTIONS: dict[str, type[Options]] = {
+    **dict.fromkeys(Task, GenerationOptions),
+    Task.ASR: AsrOptions,
+    Task.AUDIO_CLASSIFICATION: AudioClassificationOptions,
+    Task.VIDEO_ANALYSIS: VideoOptions,
+    Task.DOCUMENT_ANALYSIS: DocumentOptions,
+}

@@ -11,21 +11,27 @@ from shared.settings import LedgerSettings, RedisSettings
 
 pytest_plugins = ["tests.servers"]
 
-_FIGURES = pytest.StashKey[list[str]]()
-
 
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Takes what a test measured, to be shown when all tests have run."""
-    return request.config.stash.setdefault(_FIGURES, []).append
+    return lambda text: request.node.user_properties.append(("figure", text))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Show what was measured."""
-    if figures := terminalreporter.config.stash.get(_FIGURES, []):
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    figures = [
+        text
+        for report in reports
+        if report.when == "call"
+        for name, text in report.user_properties
+        if name == "figure"
+    ]
+    if figures:
         terminalreporter.section("measured")
-        for line in figures:
-            terminalreporter.write_line(line)
+    for text in figures:
+        terminalreporter.write_line(text)
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ class StaticRegistry:
         location: LakeFSLocation | None,
         *,
         stage: str = "production",
-        task: Task = Task.TEXT_GENERATION,
-        engine: Engine = Engine.TRANSFORMERS,
+        task: str = Task.TEXT_GENERATION,
+        engine: str = Engine.TRANSFORMERS,
         priority: bool = False,
     ) -> ModelVersion:
         """Register another version of a model."""
@@ -115,3 +115,8 @@ class StaticRegistry:
             if version is None and candidate.stage == (stage or "production"):
                 return candidate
         raise NoServableVersionError(f"{name} has no servable version")
+
+    def list_models(self) -> list[ModelVersion]:
+        """Return the versions in production and staging."""
+        found = [version for versions in self._versions.values() for version in versions]
+        return [version for version in found if version.stage in {"production", "staging"}]

@@ -23,7 +23,12 @@ class Platform:
     """A front, workers and a Redis of its own, on given stores."""
 
     def __init__(
-        self, directory: Path, mlflow_url: str, lakefs: LakeFSSettings, hub: HubProcess
+        self,
+        directory: Path,
+        mlflow_url: str,
+        lakefs: LakeFSSettings,
+        hub: HubProcess,
+        **env: str,
     ) -> None:
         self.directory = directory
         self.hub = hub
@@ -43,10 +48,12 @@ class Platform:
             "STORAGE_STAGING_DIR": str(self.staging),
             "STORAGE_SNAPSHOTS_DIR": str(directory / "snapshots"),
             "STORAGE_RESERVE_BYTES": "0",
+            "MEDIA_FILES_URL": str(directory / "files"),
             # Shorter than the default, so that the tests of recovery are.
             "LEDGER_LEASE_SECONDS": os.environ.get("LEDGER_LEASE_SECONDS", "8"),
             "LEDGER_BACKOFF_SECONDS": "0.5",
             "WORKER_DRAIN_SECONDS": "1",
+            **env,
         }
 
     # ── processes ────────────────────────────────────────────────────────────

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
 from api.documented import JOB_ANSWERS
+from api.served import check_served
 from api.services import Provided, Services
 from api.waiting import Waiting
 from shared.errors import UnavailableError, UnsupportedTaskError
@@ -82,18 +83,19 @@ async def infer(
 
 def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
     """Refuse what no worker could serve; None when MLflow is away: the worker finds out."""
+    check_served(services.presence, request.task, request.engine)
     try:
         model = services.registry.resolve(request.model_name, request.version, request.stage)
     except UnavailableError:
         return None
-    if model.task is not request.task:
+    if model.task != request.task:
         raise UnsupportedTaskError(
-            f"{model.name} version {model.version} is registered for {model.task.value}",
+            f"{model.name} version {model.version} is registered for {model.task}",
             field="task",
         )
-    if model.engine is not request.engine:
+    if model.engine != request.engine:
         raise UnsupportedTaskError(
-            f"{model.name} version {model.version} runs on {model.engine.value}", field="engine"
+            f"{model.name} version {model.version} runs on {model.engine}", field="engine"
         )
     return model
 

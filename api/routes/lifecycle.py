@@ -7,6 +7,7 @@ from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
 from api.documented import JOB_ANSWERS
+from api.served import check_served
 from api.services import Provided, Services
 from api.waiting import Waiting
 from shared.jobs import JobKind
@@ -101,6 +102,7 @@ async def register(
     ],
 ) -> Response:
     """Make a model in a lakeFS commit a version in MLflow, and give it a stage if asked."""
+    await run_in_threadpool(check_served, services.presence, request.task, request.engine)
     job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, request.registered_name)
     return await services.submission.submit(job, wait)
 

@@ -112,8 +112,8 @@ class ModelRegistry:
             "models": len({each.name for each in versions}),
             "versions": len(versions),
             "by_stage": dict(Counter(each.stage for each in versions)),
-            "by_task": dict(Counter(each.task.value for each in versions)),
-            "by_engine": dict(Counter(each.engine.value for each in versions)),
+            "by_task": dict(Counter(each.task for each in versions)),
+            "by_engine": dict(Counter(each.engine for each in versions)),
         }
 
     def _resolve(self, name: str, version: str | None, stage: str | None) -> ModelVersion:

@@ -1,11 +1,12 @@
 """An MLflow model version as the platform sees it."""
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from shared.errors import InvalidInputError
 from shared.models import LakeFSLocation, ModelVersion
-from shared.tasks import Engine, Task
+from shared.tasks import NAME_PATTERN
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
@@ -22,9 +23,8 @@ def stage_of(version: "MLflowVersion") -> str:
 def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVersion | None:
     """Return a version; None for one that another client registered without task and engine."""
     tags = dict(version.tags)
-    try:
-        task, engine = Task(tags["inference_task"]), Engine(tags["engine"])
-    except (KeyError, ValueError):
+    task, engine = tags.get("inference_task", ""), tags.get("engine", "")
+    if not all(re.fullmatch(NAME_PATTERN, name) for name in (task, engine)):
         return None
     return ModelVersion(
         name=version.name,

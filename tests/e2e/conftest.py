@@ -10,6 +10,7 @@ from embedded.hub.process import HubProcess
 from embedded.hub.repository import publish
 from shared.settings import LakeFSSettings
 from tests.interceptor import Interceptor, intercepting
+from tests.ollama_server import Model, OllamaTestServer, ollama_server
 from tests.platform import Platform
 from tests.tiny_models import tiny_llama
 
@@ -42,6 +43,13 @@ def _large(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def ollama() -> Iterator[OllamaTestServer]:
+    """An Ollama with a model that says back what it hears."""
+    with ollama_server(Model("echo:0.5b")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def lakefs_proxy(lakefs_server: LakeFSSettings) -> Iterator[Interceptor]:
     """The session's lakeFS behind a proxy that can hold an answer."""
     with intercepting(lakefs_server.endpoint) as proxy:
@@ -62,11 +70,12 @@ def platform(
     lakefs_server: LakeFSSettings,
     lakefs_proxy: Interceptor,
     hub: HubProcess,
+    ollama: OllamaTestServer,
 ) -> Iterator[Platform]:
     """Front, workers and Redis, for the tests to kill; each test leaves them running."""
     lakefs = lakefs_server.model_copy(update={"endpoint": lakefs_proxy.url})
     directory = tmp_path_factory.mktemp("platform")
-    with Platform(directory, mlflow_proxy.url, lakefs, hub) as platform:
+    with Platform(directory, mlflow_proxy.url, lakefs, hub, OLLAMA_HOST=ollama.url) as platform:
         yield platform
 
 

@@ -563,5 +563,5 @@ def test_a_preloaded_model_is_warm_at_the_first_request(tmp_path: Path) -> None:
     stack.publish("tiny", "aaaaaaaa")
     stack.manager.preload("tiny")
     assert stack.ask(PROMPT)["metadata"]["cache_hit"]
-    assert stack.registry.resolve("tiny").task is Task.TEXT_GENERATION
+    assert stack.registry.resolve("tiny").task == Task.TEXT_GENERATION
     stack.manager.close()

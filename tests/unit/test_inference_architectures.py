@@ -13,6 +13,7 @@ from workers.inference.architectures import check_model_supports
 from workers.inference.weights import Tensor, read_header, tensors
 
 EYES: dict[str, Any] = {"vision_config": {}}
+SEEING = {Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}
 
 
 @pytest.mark.parametrize(
@@ -23,18 +24,34 @@ EYES: dict[str, Any] = {"vision_config": {}}
         (
             "LlavaForConditionalGeneration",
             EYES,
-            {Task.VLM, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS},
+            SEEING,
         ),
         (
             "Qwen2VLForConditionalGeneration",
             {"image_token_id": 1},
-            {Task.VLM, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS},
+            SEEING,
         ),
         ("WhisperForConditionalGeneration", {}, {Task.ASR}),
         ("Wav2Vec2ForCTC", {}, {Task.ASR}),
+        ("HubertForCTC", {}, {Task.ASR}),
+        ("WhisperForAudioClassification", {}, {Task.AUDIO_CLASSIFICATION}),
+        ("Speech2TextForConditionalGeneration", {}, set()),
+        ("MoonshineForConditionalGeneration", {}, set()),
+        ("SpeechEncoderDecoderModel", {}, set()),
+        ("Wav2Vec2ForXVector", {}, set()),
+        ("Wav2Vec2ForAudioFrameClassification", {}, set()),
         ("VisionEncoderDecoderModel", {}, {Task.OCR, Task.DOCUMENT_ANALYSIS}),
+        (
+            "VisionEncoderDecoderModel",
+            {"encoder": {"model_type": "donut-swin"}},
+            {Task.OCR, Task.DOCUMENT_ANALYSIS},
+        ),
+        ("VisionEncoderDecoderModel", {"encoder": {"model_type": "deit"}}, {Task.OCR}),
+        ("Blip2ForConditionalGeneration", EYES, SEEING - {Task.VIDEO_ANALYSIS}),
         ("ASTForAudioClassification", {}, {Task.AUDIO_CLASSIFICATION}),
         ("Wav2Vec2ForSequenceClassification", {}, {Task.AUDIO_CLASSIFICATION}),
+        ("LayoutLMForQuestionAnswering", {}, {Task.DOCUMENT_ANALYSIS}),
+        ("LayoutLMv2ForQuestionAnswering", {}, set()),
         ("LayoutLMv3ForQuestionAnswering", {}, {Task.DOCUMENT_ANALYSIS}),
         ("BertForMaskedLM", {}, set()),
         ("BertForSequenceClassification", {}, set()),
@@ -51,6 +68,15 @@ def test_an_architecture_can_do_its_tasks_and_no_others(
         with pytest.raises(UnsupportedTaskError, match=architecture) as caught:
             check_model_supports(config, task)
         assert caught.value.field == "task"
+
+
+def test_a_refusal_says_why() -> None:
+    config = {
+        "architectures": ["VisionEncoderDecoderModel"],
+        "encoder": {"model_type": "vit"},
+    }
+    with pytest.raises(UnsupportedTaskError, match="its encoder is vit"):
+        check_model_supports(config, Task.DOCUMENT_ANALYSIS)
 
 
 @pytest.mark.parametrize(

@@ -116,8 +116,7 @@ class Stack:
         executor = ModelExecutor(self.router, self.cache, snapshots)
         self.manager = InferenceManager(self.registry, self.router, executor, self.cache)
         for name in ("quiet", "loud"):
-            # A plugin's engine is not one of the enum's; the registry hands out its name.
-            self.registry.add(name, None, engine="echo")  # type: ignore[arg-type]
+            self.registry.add(name, None, engine="echo")
 
     @property
     def engine(self) -> EchoEngine:

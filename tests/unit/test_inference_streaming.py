@@ -48,6 +48,17 @@ class FallbackTokenizer(ByteTokenizer):
         return f"<0x{token:02X}>" if token > 127 else chr(token)
 
 
+class SilentTokenizer(FallbackTokenizer):
+    """Says nothing for one token, and reads bytes on both sides of it as one run."""
+
+    all_special_ids = (1,)
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Skip the special token, then decode."""
+        spoken = [token for token in ids if token not in self.all_special_ids]
+        return super().decode(spoken, skip_special_tokens=skip_special_tokens)
+
+
 class TidyTokenizer(ByteTokenizer):
     """Removes the space before punctuation."""
 
@@ -85,9 +96,56 @@ def test_no_piece_is_empty_and_the_prompt_is_none() -> None:
     assert stream(ByteTokenizer(), b"") == []
 
 
-@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), FallbackTokenizer(), TidyTokenizer()])
+class CountingTokenizer(ByteTokenizer):
+    """Remembers how much it was asked to decode at once."""
+
+    def __init__(self) -> None:
+        self.most = 0
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Count, then decode."""
+        self.most = max(self.most, len(ids))
+        return super().decode(ids, skip_special_tokens=skip_special_tokens)
+
+
+def test_a_long_text_is_decoded_in_windows() -> None:
+    tokenizer = CountingTokenizer()
+    content = "a long text with ß and 🙂 in it, and no end. ".encode() * 40
+    pieces: list[str] = []
+    streamer = TextStream(tokenizer, ["never"], pieces.append)
+    streamer.put(torch.tensor([[1, 2, 3]]))
+    for byte in content:
+        streamer.put(torch.tensor([byte]))
+    streamer.end()
+    assert "".join(pieces) == content.decode()
+    assert tokenizer.most < 60
+
+
+def test_a_stream_begins_with_its_lead_even_without_a_text() -> None:
+    pieces: list[str] = []
+    streamer = TextStream(ByteTokenizer(), (), pieces.append, lead="\n")
+    streamer.put(torch.tensor([[1, 2, 3]]))
+    streamer.end()
+    streamer.finish("")
+    TextStream(ByteTokenizer(), (), pieces.append, lead="\n").finish("beams")
+    assert pieces == ["\n", "\n", "beams"]
+
+
+_CHARACTERS = st.text("ab .,n't🙂ß日\ufffd\x01")
+_CONTENTS = st.one_of(
+    _CHARACTERS.map(str.encode),
+    st.binary(),
+    st.lists(st.one_of(_CHARACTERS.map(str.encode), st.binary(max_size=4)), min_size=20).map(
+        b"".join
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [ByteTokenizer(), FallbackTokenizer(), SilentTokenizer(), TidyTokenizer()]
+)
 @given(
-    content=st.one_of(st.text("ab .,n't🙂ß").map(str.encode), st.binary()),
+    content=_CONTENTS,
     stops=st.lists(st.text("ab .ß", min_size=1, max_size=3), max_size=2),
 )
 def test_the_pieces_are_the_text(

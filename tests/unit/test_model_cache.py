@@ -25,6 +25,8 @@ class Warehouse:
         self.loads: list[str] = []
         self.unloads: list[str] = []
         self.in_memory: set[str] = set()
+        #: Where each model was loaded last.
+        self.devices: dict[str, str] = {}
         self.before_load: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
 
@@ -59,7 +61,8 @@ class _Loader:
     def estimate_bytes(self) -> int:
         return self._size
 
-    def load(self) -> str:
+    def load(self, device: str) -> str:
+        self._warehouse.devices[self._name] = device
         self._warehouse.before_load(self._name)
         self._warehouse.loaded(self._name)
         self._loaded = True
@@ -354,6 +357,102 @@ def test_out_of_memory_evicts_the_least_recent_other_model(warehouse: Warehouse)
     assert warehouse.in_memory == {"a"}
     assert not cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep="a")
     assert cache.stats()["evictions"]["out_of_memory"] == 1
+
+
+def test_a_model_goes_to_the_first_device_that_is_large_enough(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str]({"cuda:0": 10, "cpu": 100}, 10)
+    use(cache, warehouse, "small", 6)
+    use(cache, warehouse, "large", 60)
+    assert warehouse.devices == {"small": "cuda:0", "large": "cpu"}
+    assert {model.key: model.device for model in cache.models()} == warehouse.devices
+    assert cache.stats()["devices"] == {
+        "cuda:0": {"used_bytes": 6, "max_bytes": 10},
+        "cpu": {"used_bytes": 60, "max_bytes": 100},
+    }
+    with pytest.raises(ModelLoadError, match="101 bytes"):
+        use(cache, warehouse, "huge", 101)
+
+
+def test_only_models_of_the_same_device_make_room_in_bytes(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str]({"cuda:0": 10, "cpu": 100}, 3)
+    use(cache, warehouse, "large", 60)
+    use(cache, warehouse, "small", 6)
+    use(cache, warehouse, "other", 6)
+    assert warehouse.unloads == ["small"]
+    use(cache, warehouse, "larger", 70)
+    assert warehouse.unloads == ["small", "large"]
+    assert cache.stats()["evictions"]["bytes"] == 2
+
+
+def test_models_of_all_devices_count_together(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str]({"cuda:0": 10, "cpu": 100}, 2)
+    for name, size in (("large", 60), ("small", 1), ("tiny", 1)):
+        use(cache, warehouse, name, size)
+    assert warehouse.unloads == ["large"]
+    assert cache.stats()["evictions"]["count"] == 1
+
+
+def test_out_of_memory_evicts_on_the_device_that_has_none(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str]({"cuda:0": 10, "cpu": 100}, 10)
+    for name, size in (("large", 60), ("small", 1), ("tiny", 1)):
+        use(cache, warehouse, name, size)
+    assert cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep="not there")
+    assert cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep="large") is False
+    assert warehouse.unloads == ["small"]
+
+
+def test_a_modest_load_takes_no_room_from_pinned_models(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str](10, 10, wait_seconds=PATIENCE)
+    use(cache, warehouse, "plain", 3)
+    _preload(cache, warehouse, "first", 6)
+    _preload(cache, warehouse, "second", 3)
+    assert warehouse.in_memory == {"first", "second"}
+    with pytest.raises(OutOfMemoryError, match="priority"):
+        _preload(cache, warehouse, "third", 6)
+    assert warehouse.in_memory == {"first", "second"}
+    use(cache, warehouse, "third", 6)
+    assert warehouse.in_memory == {"second", "third"}
+
+
+def test_who_waits_for_a_modest_load_that_found_no_room_loads_himself(
+    warehouse: Warehouse,
+) -> None:
+    cache = ModelCache[str, str](10, 10)
+    _preload(cache, warehouse, "first", 6)
+    waiting = threading.Event()
+    estimated = _Estimated(warehouse, "second", 6, waiting)
+    preload = in_thread(
+        lambda: cache.lease(
+            "second", lambda: estimated, token=CancelToken(), modest=True
+        ).__enter__()
+    )
+    assert estimated.reached.wait(PATIENCE)
+    request = in_thread(lambda: _lease_once(cache, warehouse, "second", 6, _LookedAt(waiting)))
+    with pytest.raises(OutOfMemoryError):
+        preload.get()
+    request.get()
+    assert warehouse.in_memory == {"second"}
+
+
+class _Estimated(_Loader):
+    """Waits with its estimate."""
+
+    def __init__(self, warehouse: Warehouse, name: str, size: int, go_on: threading.Event) -> None:
+        super().__init__(warehouse, name, size, size)
+        self.reached = threading.Event()
+        self._go_on = go_on
+
+    def estimate_bytes(self) -> int:
+        self.reached.set()
+        assert self._go_on.wait(PATIENCE)
+        return super().estimate_bytes()
+
+
+def _preload(cache: ModelCache[str, str], warehouse: Warehouse, name: str, size: int) -> None:
+    with cache.lease(
+        name, warehouse.loader(name, size), token=CancelToken(), pinned=True, modest=True
+    ):
+        pass
 
 
 class _LookedAt(CancelToken):

@@ -50,6 +50,35 @@ def test_everything_is_started_where_nothing_is_given(nowhere: Path) -> None:
     assert api.env["STORAGE_STAGING_DIR"] == str(nowhere / "staging")
 
 
+@pytest.mark.parametrize(
+    ("visible", "workers"),
+    [
+        ("", {"worker-gpu": ()}),
+        ("0", {"worker-gpu": ()}),
+        (
+            "0,3",
+            {
+                "worker-gpu-cuda0": ("--device", "cuda:0"),
+                "worker-gpu-cuda1": ("--device", "cuda:1"),
+            },
+        ),
+    ],
+)
+def test_each_of_several_gpus_has_a_worker(
+    nowhere: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str,
+    workers: dict[str, tuple[str, ...]],
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = {
+        service.name: service.command[4:]
+        for service in planned(nowhere).services
+        if service.name.startswith("worker-gpu")
+    }
+    assert found == workers
+
+
 def test_what_is_given_is_not_started(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in GIVEN.items():
         monkeypatch.setenv(name, value)

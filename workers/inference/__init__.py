@@ -8,11 +8,17 @@ import threading
 from importlib import import_module
 from typing import Any
 
+from shared.torchvision_import import mend_torchvision
+
+mend_torchvision()  # before anything below imports transformers
+
 _LOCK = threading.Lock()
 
 
 def __getattr__(name: str) -> Any:  # any attribute that a caller may ask for
-    """Build this process's ``inference_manager``."""
+    """Return ``model_registry``; build this process's ``inference_manager``."""
+    if name == "model_registry":
+        return import_module(f"{__name__}.registry").model_registry
     if name != "inference_manager":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     with _LOCK:

@@ -25,7 +25,7 @@ class Family(StrEnum):
 #: What the models of each family can be asked for.
 TASKS: dict[Family, frozenset[Task]] = {
     Family.CAUSAL_LM: frozenset({Task.TEXT_GENERATION}),
-    Family.IMAGE_TEXT: frozenset({Task.VLM, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}),
+    Family.IMAGE_TEXT: frozenset({Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}),
     Family.SPEECH_SEQ2SEQ: frozenset({Task.ASR}),
     Family.SPEECH_CTC: frozenset({Task.ASR}),
     Family.VISION_SEQ2SEQ: frozenset({Task.OCR, Task.DOCUMENT_ANALYSIS}),
@@ -36,9 +36,6 @@ TASKS: dict[Family, frozenset[Task]] = {
 #: The first match wins, so what is said by a model's own name comes before the general endings.
 _ENDINGS: tuple[tuple[str, Family], ...] = (
     ("VisionEncoderDecoderModel", Family.VISION_SEQ2SEQ),
-    ("SpeechEncoderDecoderModel", Family.SPEECH_SEQ2SEQ),
-    ("ForSpeechSeq2Seq", Family.SPEECH_SEQ2SEQ),
-    ("ForSpeechToText", Family.SPEECH_SEQ2SEQ),
     ("ForCTC", Family.SPEECH_CTC),
     ("ForAudioClassification", Family.AUDIO_CLASSIFIER),
     ("ForImageTextToText", Family.IMAGE_TEXT),
@@ -46,10 +43,15 @@ _ENDINGS: tuple[tuple[str, Family], ...] = (
     ("ForCausalLM", Family.CAUSAL_LM),
     ("LMHeadModel", Family.CAUSAL_LM),
 )
-#: Models whose class ends in ``ForConditionalGeneration`` and that hear instead of see.
-_SPEECH = ("Whisper", "Speech2Text", "Moonshine")
+#: Models whose class ends in ``ForConditionalGeneration`` and that hear instead of see. Others that
+#: do are not served: each cuts long sound and tells the time in its own way.
+_SPEECH = ("WhisperFor",)
 #: Models whose class ends in ``ForSequenceClassification`` and that hear instead of read.
 _AUDIO = ("AST", "Data2VecAudio", "Hubert", "SEW", "UniSpeech", "Wav2Vec2", "WavLM")
+#: Models that look at one image at a time.
+_ONE_IMAGE = ("Blip", "Florence2", "InstructBlipFor", "Kosmos2", "Pix2Struct")
+#: Models that find answers among words and their places on the page; not all that are so named.
+_DOCUMENT_QA = ("LayoutLMForQuestionAnswering", "LayoutLMv3ForQuestionAnswering")
 #: Configuration keys that only a model with eyes has.
 _VISION_KEYS = frozenset({"vision_config", "vision_tower", "image_token_id", "image_token_index"})
 
@@ -89,12 +91,30 @@ def family_of(config: Mapping[str, Any]) -> Family | None:
         return Family.IMAGE_TEXT if _VISION_KEYS & config.keys() else None
     if name.endswith("ForSequenceClassification") and name.startswith(_AUDIO):
         return Family.AUDIO_CLASSIFIER
-    if name.endswith("ForQuestionAnswering") and name.startswith("LayoutLM"):
-        return Family.DOCUMENT_QA
-    return None
+    return Family.DOCUMENT_QA if name in _DOCUMENT_QA else None
 
 
-def check_model_supports(model: Path | Mapping[str, Any], task: Task) -> str:
+def tasks_of(config: Mapping[str, Any]) -> frozenset[Task]:
+    """Return what the model that the configuration describes can be asked for."""
+    family = family_of(config)
+    return frozenset() if family is None else TASKS[family] - _refused(config).keys()
+
+
+def _refused(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tasks of its family that this model cannot do, and why."""
+    name = architecture_of(config) or ""
+    if name.startswith(_ONE_IMAGE):
+        return {Task.VIDEO_ANALYSIS: "it looks at one image at a time"}
+    encoder = config.get("encoder")
+    kind = encoder.get("model_type") if isinstance(encoder, dict) else None
+    if name == "VisionEncoderDecoderModel" and kind not in {None, "donut-swin"}:
+        return {
+            Task.DOCUMENT_ANALYSIS: f"its encoder is {kind}; those that take questions are Donut's"
+        }
+    return {}
+
+
+def check_model_supports(model: Path | Mapping[str, Any], task: str) -> str:
     """Return the model's architecture, or raise because it cannot do ``task``.
 
     ``model`` is its directory or the content of its ``config.json``.
@@ -114,7 +134,8 @@ def check_model_supports(model: Path | Mapping[str, Any], task: Task) -> str:
             field="task",
             code="unsupported_architecture",
         )
-    if task not in TASKS[family]:
-        can = ", ".join(sorted(TASKS[family]))
-        raise UnsupportedTaskError(f"{name} cannot do {task}; it can do: {can}", field="task")
+    if task not in (tasks := tasks_of(config)):
+        why = f" ({reason})" if (reason := _refused(config).get(task)) else ""
+        can = ", ".join(sorted(tasks))
+        raise UnsupportedTaskError(f"{name} cannot do {task}{why}; it can do: {can}", field="task")
     return name

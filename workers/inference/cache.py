@@ -1,5 +1,7 @@
 """Warm models: least recently used by bytes and by count, never taken from under a user.
 
+Each device has its own budget of bytes; a model goes to the first device that is large enough.
+
 Every use is a lease, and only models without a lease are evicted. A load first reserves its
 estimate, so that loads of different models go on at the same time and do not exceed the budget
 together. The lock is held for bookkeeping only: models load and unload outside it.
@@ -7,8 +9,7 @@ together. The lock is held for bookkeeping only: models load and unload outside 
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic
@@ -17,6 +18,7 @@ import structlog
 
 from shared.cancellation import CancelToken
 from shared.errors import Interruption, LifecycleError, ModelLoadError, OutOfMemoryError
+from workers.inference.cache_counts import CacheCounts, facts
 from workers.inference.memory import release_memory
 from workers.inference.residents import (
     CachedModel,
@@ -28,11 +30,9 @@ from workers.inference.residents import (
     State,
     T,
 )
+from workers.inference.waiting import wait_until
 
 log = structlog.get_logger()
-
-#: A cancel does not notify the condition, so waiters look at their token this often.
-_POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -49,25 +49,25 @@ class ModelCache(Generic[K, T]):
 
     def __init__(
         self,
-        max_bytes: int,
+        max_bytes: int | Mapping[str, int],
         max_models: int,
         *,
         wait_seconds: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
         release: Callable[[], None] = release_memory,
     ) -> None:
-        """Set the budget; ``wait_seconds`` bounds the wait for models in use to become idle.
+        """Set the budget: of the CPU, or of each device in the order in which they are preferred.
 
-        ``release`` is called after each unload.
+        ``wait_seconds`` bounds the wait for models in use to become idle; ``release`` is called
+        after each unload.
         """
-        self._residents: Residents[K, T] = Residents(max_bytes, max_models)
+        budgets = {"cpu": max_bytes} if isinstance(max_bytes, int) else max_bytes
+        self._residents: Residents[K, T] = Residents(budgets, max_models)
         self._wait_seconds = wait_seconds
         self._clock = clock
         self._release_memory = release
         self._changed = threading.Condition()
-        self._hits = 0
-        self._misses = 0
-        self._evictions: Counter[Eviction] = Counter()
+        self._counts = CacheCounts()
 
     @contextmanager
     def lease(
@@ -77,10 +77,18 @@ class ModelCache(Generic[K, T]):
         *,
         token: CancelToken,
         pinned: bool = False,
+        modest: bool = False,
     ) -> Iterator[Lease[T]]:
-        """Hold the model of ``key``, loading it if need be; a pinned one is evicted last."""
-        resident, hit = self._enter(key, make_loader, token, pinned=pinned)
-        if not hit:
+        """Hold the model of ``key``, loading it if need be; a pinned one is evicted last.
+
+        A modest load takes no room from pinned models, and fails instead of waiting for room.
+        """
+        resident, hit = self._enter(
+            key, token, lambda: Resident(key, make_loader(), pinned=pinned, modest=modest)
+        )
+        if hit:
+            resident.pinned = pinned
+        else:
             self._load(resident, token)
         assert resident.model is not None  # noqa: S101 - a leased model is ready
         try:
@@ -89,9 +97,15 @@ class ModelCache(Generic[K, T]):
             self._release(resident)
 
     def evict_least_recent(self, reason: Eviction, *, keep: K | None = None) -> bool:
-        """Unload the least recently used idle model other than ``keep``; False if there is none."""
+        """Unload the least recently used idle model other than ``keep``; False if there is none.
+
+        It makes room on the device of ``keep``, and if that is not in memory, on the first one.
+        """
         with self._changed:
-            first = next((r for r in self._residents.evictable() if r.key != keep), None)
+            kept = None if keep is None else self._residents.get(keep)
+            device = kept.device if kept else next(iter(self._residents.max_bytes))
+            idle = (r for r in self._residents.evictable() if r.device == device)
+            first = next((r for r in idle if r.key != keep), None)
             victims = self._residents.take_where(lambda r: r is first)
         self._unload((victim, reason) for victim in victims)
         return bool(victims)
@@ -121,20 +135,10 @@ class ModelCache(Generic[K, T]):
     def stats(self) -> dict[str, Any]:
         """Return the budget, what of it is used, and the counts since the start."""
         with self._changed:
-            asked = self._hits + self._misses
-            return {
-                "models": sum(1 for _ in self._residents),
-                "max_models": self._residents.max_models,
-                "used_bytes": self._residents.used_bytes(),
-                "max_bytes": self._residents.max_bytes,
-                "hits": self._hits,
-                "misses": self._misses,
-                "hit_rate": self._hits / asked if asked else 0.0,
-                "evictions": {reason.value: self._evictions[reason] for reason in Eviction},
-            }
+            return self._counts.summary(self._residents)
 
     def _enter(
-        self, key: K, make_loader: Callable[[], Loader[T]], token: CancelToken, *, pinned: bool
+        self, key: K, token: CancelToken, make: Callable[[], Resident[K, T]]
     ) -> tuple[Resident[K, T], bool]:
         """Lease the model if it is there, wait if somebody loads it, else begin its load."""
         with self._changed:
@@ -142,23 +146,22 @@ class ModelCache(Generic[K, T]):
                 if resident.state is State.READY:
                     resident.leases += 1
                     resident.hits += 1
-                    resident.pinned = pinned
                     self._residents.touch(resident, self._clock())
-                    self._hits += 1
+                    self._counts.hits += 1
                     return resident, True
-                self._wait(resident.ended_loading, token)
+                wait_until(self._changed, resident.ended_loading, token)
                 if resident.error is not None:
                     raise _again(resident.error)
-            resident = Resident(key, make_loader(), pinned=pinned)
+            resident = make()
             self._residents.add(resident)
-            self._misses += 1
+            self._counts.misses += 1
             return resident, False
 
     def _load(self, resident: Resident[K, T], token: CancelToken) -> None:
         """Load a model that was begun; leave nothing behind on an error."""
         try:
             self._reserve(resident, resident.loader.estimate_bytes(), token)
-            model = resident.loader.load()
+            model = resident.loader.load(resident.device)
             size_bytes = resident.loader.measure_bytes()
         except BaseException as error:
             self._abandon(resident, error)
@@ -168,27 +171,33 @@ class ModelCache(Generic[K, T]):
             resident.state = State.READY
             self._residents.touch(resident, self._clock())
             self._changed.notify_all()
-        log.info("model_loaded", model=str(resident.key), size_bytes=size_bytes)
+        log.info("model_loaded", **facts(resident))
 
     def _reserve(self, resident: Resident[K, T], needed_bytes: int, token: CancelToken) -> None:
-        """Take ``needed_bytes`` of the budget, from idle models if need be."""
-        if needed_bytes > self._residents.max_bytes:
+        """Take ``needed_bytes`` of a device's budget, from idle models if need be."""
+        residents = self._residents
+        device = residents.device_for(needed_bytes)
+        if device is None:
             raise ModelLoadError(
                 f"the model needs {needed_bytes} bytes of memory, more than all "
-                f"{self._residents.max_bytes} that models may take",
+                f"{max(residents.max_bytes.values())} that models may take",
                 code="model_too_large",
             )
+        wait_seconds = 0.0 if resident.modest else self._wait_seconds
         with self._changed:
-            if not self._wait(
-                lambda: self._residents.has_room(needed_bytes), token, self._wait_seconds
+            if not wait_until(
+                self._changed,
+                lambda: residents.has_room(resident, needed_bytes, device),
+                token,
+                wait_seconds,
             ):
                 raise OutOfMemoryError(
-                    f"no room for a model of {needed_bytes} bytes within {self._wait_seconds:g} s: "
-                    "all others are in use"
+                    f"no room for a model of {needed_bytes} bytes within {wait_seconds:g} s: "
+                    "all others are in use" + " or have priority" * resident.modest
                 )
-            victims = self._residents.make_room(needed_bytes, models=1)
-            resident.size_bytes = needed_bytes
+            victims = residents.reserve(resident, needed_bytes, device)
         self._unload(victims)
+        resident.has_room = True
 
     def _abandon(self, resident: Resident[K, T], error: BaseException) -> None:
         """Undo a load that failed, and tell those who wait for it."""
@@ -199,7 +208,8 @@ class ModelCache(Generic[K, T]):
             with self._changed:
                 self._residents.remove(resident)
                 resident.state = State.FAILED
-                if isinstance(error, LifecycleError) and not isinstance(error, Interruption):
+                nobody_else = resident.modest or isinstance(error, Interruption)
+                if isinstance(error, LifecycleError) and not nobody_else:
                     resident.error = error
                 self._changed.notify_all()
 
@@ -208,7 +218,7 @@ class ModelCache(Generic[K, T]):
         with self._changed:
             resident.leases -= 1
             self._residents.touch(resident, self._clock())
-            victims = self._residents.make_room(0, models=0)
+            victims = self._residents.trim(resident.device)
             self._changed.notify_all()
         self._unload(victims)
 
@@ -227,21 +237,9 @@ class ModelCache(Generic[K, T]):
             self._release_memory()
             with self._changed:
                 self._residents.gone(resident)
-                self._evictions[reason] += 1
+                self._counts.evictions[reason] += 1
                 self._changed.notify_all()
-        log.info("model_unloaded", model=str(resident.key), reason=reason.value)
-
-    def _wait(
-        self, ready: Callable[[], bool], token: CancelToken, seconds: float | None = None
-    ) -> bool:
-        """Wait with the lock held until ``ready``; False if that took longer than ``seconds``."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not ready():
-            token.check()
-            if deadline is not None and time.monotonic() >= deadline:
-                return False
-            self._changed.wait(_POLL_SECONDS)
-        return True
+        log.info("model_unloaded", reason=reason.value, **facts(resident))
 
 
 def _again(error: LifecycleError) -> LifecycleError:

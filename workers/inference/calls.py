@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.cancellation import CancelToken
-from shared.tasks import Options, Task
+from shared.tasks import Options
 
 #: Takes what is done, what there is in all, the unit and a message, as ``JobContext.report`` does.
 Report = Callable[[int, int | None, str, str], None]
@@ -20,7 +20,7 @@ def ignore_progress(completed: int, total: int | None, unit: str, message: str) 
 class InferenceCall:
     """What is asked of a model, already validated by the handler."""
 
-    task: Task
+    task: str
     data: dict[str, Any]
     options: Options
     token: CancelToken

@@ -50,18 +50,24 @@ class ModelExecutor:
         return self._attempt(route, version, watched)
 
     def preload(self, route: Route, version: ModelVersion, call: InferenceCall) -> None:
-        """Have the model warm."""
-        with self._lease(route, version, call):
+        """Have the model warm; none that has priority makes room for it."""
+        with self._lease(route, version, call, modest=True):
             pass
 
     def _lease(
-        self, route: Route, version: ModelVersion, call: InferenceCall
+        self,
+        route: Route,
+        version: ModelVersion,
+        call: InferenceCall,
+        *,
+        modest: bool = False,
     ) -> AbstractContextManager[Lease[LoadedModel]]:
         return self._cache.lease(
             _key(route, version),
             lambda: ModelLoader(route.engine, version, self._snapshots, call),
             token=call.token,
             pinned=version.has_priority,
+            modest=modest,
         )
 
     def _attempt(self, route: Route, version: ModelVersion, call: InferenceCall) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """How one version of a model gets into the cache: its snapshot first, then the engine's load."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from shared.errors import InternalError
@@ -54,10 +54,11 @@ class ModelLoader:
         self._engine.check_model(self._source)
         return self._engine.estimate_bytes(self._source)
 
-    def load(self) -> LoadedModel:
+    def load(self, device: str) -> LoadedModel:
         """Have the engine load it."""
         _present(self._call).token.check()
-        self._model = self._engine.load_model(_present(self._source))
+        source = replace(_present(self._source), device=device)
+        self._model = self._engine.load_model(source)
         self._call = None
         return self._model
 

@@ -3,19 +3,21 @@
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Protocol
 
 from shared.cancellation import CancelToken
-from shared.errors import InvalidInputError
+from shared.errors import DrainingError, InvalidInputError
 from shared.models import ModelVersion
 from shared.settings import Settings
 from shared.tasks import Engine, Task
 from workers.inference.cache import ModelCache
 from workers.inference.calls import Emit, InferenceCall, Report, ignore_progress
+from workers.inference.devices import budgets, report
 from workers.inference.engines.base import LoadedModel
-from workers.inference.engines.devices import choose_device, free_bytes
 from workers.inference.executor import ModelExecutor
 from workers.inference.loader import ModelKey
+from workers.inference.preload import VersionList, preload_priority_models
 from workers.inference.registry import model_registry
 from workers.inference.router import Route, TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
@@ -24,7 +26,7 @@ from workers.inference.snapshots import Snapshots
 from workers.inference.stats import InferenceStats
 
 
-class VersionRegistry(Protocol):
+class VersionRegistry(VersionList, Protocol):
     """What inference needs of the model registry."""
 
     def resolve(
@@ -48,7 +50,7 @@ class InferenceManager:
         self._executor = executor
         self._cache = cache
         self._stats = InferenceStats()
-        self._closed = threading.Event()
+        self._closing = CancelToken()
 
     def infer(  # noqa: PLR0913 - the fields of a request, and three ways to follow it
         self,
@@ -85,24 +87,26 @@ class InferenceManager:
         """Have a model warm before anybody asks it."""
         found = self._registry.resolve(model_name, version)
         route = self._route(found.task, found.engine)
-        call = InferenceCall(route.task, {}, route.handler.parse_options({}), CancelToken())
+        call = InferenceCall(route.task, {}, route.handler.parse_options({}), self._closing)
         self._executor.preload(route, found, call)
 
     def health_check(self) -> dict[str, Any]:
         """Return ``status`` and the state of each part."""
         cache = self._cache.stats()
         return {
-            "status": "stopped" if self._closed.is_set() else "healthy",
+            "status": "stopped" if self._closing.cancelled else "healthy",
             "manager": {"in_flight": self._stats.summary()["in_flight"]},
             "router": self._router.health(),
             "cache": {name: cache[name] for name in ("models", "used_bytes", "max_bytes")},
         }
 
     def get_stats(self) -> dict[str, Any]:
-        """Return counts since the start, and the models in memory."""
+        """Return counts since the start, the devices, and the models in memory."""
+        cache = self._cache.stats()
         return {
             **self._stats.summary(),
-            "cache": self._cache.stats(),
+            "devices": report(cache.pop("devices")),
+            "cache": cache,
             "models": self.get_cached_models(),
             "handlers": self._router.handlers(),
         }
@@ -122,29 +126,38 @@ class InferenceManager:
             "in_use": [asdict(key) for key in in_use],
         }
 
+    def start_preload(self) -> None:
+        """Have the production models that have priority warm, in time, on a thread."""
+        work = partial(preload_priority_models, self._registry, self.preload, self._closing)
+        threading.Thread(target=work, name="preload", daemon=True).start()
+
+    def import_engine(self) -> None:
+        """Import torch and transformers now.
+
+        It takes seconds in which other threads hardly run: a job that ran meanwhile would lose its
+        lease.
+        """
+        self._router.engine(Engine.TRANSFORMERS)
+
     def start_idle_unload(self, idle_seconds: float) -> None:
         """Unload idle models from now on, on a thread that ends with ``close``."""
 
         def sweep() -> None:
-            while not self._closed.wait(min(idle_seconds / 4, 60.0)):
+            while not self._closing.wait(min(idle_seconds / 4, 60.0)):
                 self._cache.unload_idle(idle_seconds)
 
         threading.Thread(target=sweep, name="idle-unload", daemon=True).start()
 
     def close(self) -> None:
         """Unload every model that is not in use."""
-        self._closed.set()
+        self._closing.cancel(DrainingError("inference is closed"))
         self.clear_cache()
 
     def _route(self, task: str, engine: str) -> Route:
         """Find what serves the task; ``text-generation-ollama`` says the engine with it."""
         if task == f"{Task.TEXT_GENERATION}-{Engine.OLLAMA}":
             task, engine = Task.TEXT_GENERATION, Engine.OLLAMA
-        if task not in set(Task):
-            raise InvalidInputError(
-                f"there is no task {task!r}; there are: {', '.join(Task)}", field="task"
-            )
-        return self._router.route(Task(task), str(engine))
+        return self._router.route(str(task), str(engine))
 
     def _resolve(
         self, route: Route, name: str, version: str | None, stage: str | None
@@ -167,7 +180,7 @@ def build_manager(
     inference, storage = settings.inference, settings.storage
     router = TaskRouter(model_registry, settings)
     cache: ModelCache[ModelKey, LoadedModel] = ModelCache(
-        inference.cache_max_bytes or free_bytes(choose_device(inference.device)) * 4 // 5,
+        budgets(inference),
         inference.cache_max_models,
         wait_seconds=inference.wait_seconds,
     )

@@ -7,15 +7,17 @@ A plugin is a package with entry points; nothing here changes for it:
     [project.entry-points."lifecycle.handlers"]
     "text-generation:vllm" = "my_package:VllmTextHandler"
 
-A handler's variant is an engine's name, or ``engine:Architecture`` to specialise it.
+docs/extending.md walks through one. A handler's variant is an engine's name, or
+``engine:Architecture`` to specialise it.
 """
 
+import re
 import threading
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from shared.errors import InternalError
-from shared.tasks import Task
+from shared.tasks import NAME_PATTERN
 from workers.inference.engines.base import BaseEngine
 from workers.inference.handlers.base import BaseModelHandler
 
@@ -32,6 +34,47 @@ _BUILT_IN = (
     EntryPoint(
         "text-generation:transformers",
         f"{_HERE}.handlers.text_generation:TextGenerationHandler",
+        HANDLERS,
+    ),
+    EntryPoint("vlm:transformers", f"{_HERE}.handlers.vlm:VlmHandler", HANDLERS),
+    EntryPoint("ocr:transformers", f"{_HERE}.handlers.ocr:OcrHandler", HANDLERS),
+    EntryPoint(
+        "ocr:transformers:VisionEncoderDecoderModel",
+        f"{_HERE}.handlers.page_reading:PageOcrHandler",
+        HANDLERS,
+    ),
+    EntryPoint(
+        "video-analysis:transformers",
+        f"{_HERE}.handlers.video_analysis:VideoAnalysisHandler",
+        HANDLERS,
+    ),
+    EntryPoint(
+        "document-analysis:transformers",
+        f"{_HERE}.handlers.document_analysis:DocumentAnalysisHandler",
+        HANDLERS,
+    ),
+    EntryPoint(
+        "document-analysis:transformers:VisionEncoderDecoderModel",
+        f"{_HERE}.handlers.page_reading:PageDocumentHandler",
+        HANDLERS,
+    ),
+    *(
+        EntryPoint(
+            f"document-analysis:transformers:{architecture}",
+            f"{_HERE}.handlers.word_finding:WordFindingHandler",
+            HANDLERS,
+        )
+        for architecture in ("LayoutLMForQuestionAnswering", "LayoutLMv3ForQuestionAnswering")
+    ),
+    EntryPoint("asr:transformers", f"{_HERE}.handlers.asr:CtcHandler", HANDLERS),
+    EntryPoint(
+        "asr:transformers:WhisperForConditionalGeneration",
+        f"{_HERE}.handlers.whisper:WhisperHandler",
+        HANDLERS,
+    ),
+    EntryPoint(
+        "audio-classification:transformers",
+        f"{_HERE}.handlers.audio_classification:AudioClassificationHandler",
         HANDLERS,
     ),
     EntryPoint("ollama", f"{_HERE}.engines.ollama_engine:OllamaEngine", ENGINES),
@@ -54,8 +97,10 @@ class HandlerRegistry:
         """Serve ``task`` by ``cls`` where the variant fits."""
         if not (isinstance(cls, type) and issubclass(cls, BaseModelHandler)):
             raise InternalError(f"{cls!r} is not a BaseModelHandler")
+        if not re.fullmatch(NAME_PATTERN, task):
+            raise InternalError(f"a task cannot be named {task!r}")
         with self._lock:
-            self._handlers[f"{Task(task).value}:{variant}"] = cls
+            self._handlers[f"{task}:{variant}"] = cls
 
     def register_engine_manually(self, cls: EngineClass) -> None:
         """Offer an engine under its own name."""
@@ -70,9 +115,9 @@ class HandlerRegistry:
             self.register_engine_manually(point.load())
         return self._engines.get(name)
 
-    def handler(self, task: Task, variant: str) -> HandlerClass | None:
+    def handler(self, task: str, variant: str) -> HandlerClass | None:
         """Return the class registered for exactly this variant; None if there is none."""
-        name = f"{task.value}:{variant}"
+        name = f"{task}:{variant}"
         if name not in self._handlers and (point := self._entry_points(HANDLERS).get(name)):
             self.register_handler_manually(task, variant, point.load())
         return self._handlers.get(name)
@@ -84,6 +129,10 @@ class HandlerRegistry:
     def handlers(self) -> list[str]:
         """Return all handlers as ``task:variant``."""
         return sorted({*self._handlers, *self._entry_points(HANDLERS)})
+
+    def tasks(self) -> list[str]:
+        """Return the tasks that have a handler."""
+        return sorted({handler.partition(":")[0] for handler in self.handlers()})
 
     def _entry_points(self, group: str) -> dict[str, EntryPoint]:
         """Return the group's entry points by name; looked up once."""

@@ -4,7 +4,7 @@ Plain bookkeeping without locks or I/O; ``ModelCache`` calls it with its lock he
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -22,8 +22,8 @@ class Loader(Protocol[T_co]):
     def estimate_bytes(self) -> int:
         """Return what the model will take; may fetch its files first."""
 
-    def load(self) -> T_co:
-        """Load the model."""
+    def load(self, device: str) -> T_co:
+        """Load the model to the device that the cache chose for it."""
 
     def measure_bytes(self) -> int:
         """Return what the loaded model takes."""
@@ -57,6 +57,8 @@ class CachedModel(Generic[K]):
     key: K
     state: State
     size_bytes: int
+    #: Where it is; empty while that is not known.
+    device: str
     leases: int
     pinned: bool
     hits: int
@@ -66,16 +68,24 @@ class CachedModel(Generic[K]):
 class Resident(Generic[K, T]):
     """A model in memory, or on its way in or out."""
 
-    def __init__(self, key: K, loader: Loader[T], *, pinned: bool) -> None:
+    def __init__(
+        self, key: K, loader: Loader[T], *, pinned: bool = False, modest: bool = False
+    ) -> None:
         self.key = key
         self.loader = loader
         self.pinned = pinned
+        #: Nobody waits for it: it neither waits for room, nor takes any from pinned models.
+        self.modest = modest
         self.state = State.LOADING
         self.model: T | None = None
         #: Why the load failed, for those who wait for it; None if they should try themselves.
         self.error: LifecycleError | None = None
         #: The estimate once it is reserved, then the measure; None before.
         self.size_bytes: int | None = None
+        #: Whose memory it takes; empty until it is chosen.
+        self.device = ""
+        #: Whether those that go for it are gone: until then its bytes are still theirs.
+        self.has_room = False
         self.leases = 1
         self.hits = 0
         self.used_at = 0.0
@@ -91,6 +101,7 @@ class Resident(Generic[K, T]):
             key=self.key,
             state=self.state,
             size_bytes=self.size_bytes or 0,
+            device=self.device,
             leases=self.leases,
             pinned=self.pinned,
             hits=self.hits,
@@ -103,10 +114,10 @@ class Resident(Generic[K, T]):
 
 
 class Residents(Generic[K, T]):
-    """The models by key, in the order of their last use, within a budget."""
+    """The models by key, in the order of their last use, within a budget for each device."""
 
-    def __init__(self, max_bytes: int, max_models: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: Mapping[str, int], max_models: int) -> None:
+        self.max_bytes = dict(max_bytes)
         self.max_models = max_models
         self._by_key: OrderedDict[K, Resident[K, T]] = OrderedDict()
         #: No longer offered, their memory not yet free.
@@ -132,39 +143,40 @@ class Residents(Generic[K, T]):
         resident.used_at = now
         self._by_key.move_to_end(resident.key)
 
-    def used_bytes(self) -> int:
-        """Return what models take, are about to take, and have not yet given back."""
-        return sum(r.size_bytes or 0 for r in (*self, *self._leaving))
+    def device_for(self, needed_bytes: int) -> str | None:
+        """Return the first device whose budget takes so much; None if there is none."""
+        return next((name for name, most in self.max_bytes.items() if needed_bytes <= most), None)
 
-    def evictable(self) -> list[Resident[K, T]]:
+    def used_bytes(self, device: str) -> int:
+        """Return what models take, and what those take that are on their way out."""
+        return _bytes_on(device, [r for r in (*self, *self._leaving) if r.has_room])
+
+    def evictable(self, *, with_pinned: bool = True) -> list[Resident[K, T]]:
         """Return the idle models, those to go first in front: not pinned, least recently used."""
-        return sorted((r for r in self if r.idle), key=lambda r: r.pinned)
+        idle = [r for r in self if r.idle and (with_pinned or not r.pinned)]
+        return sorted(idle, key=lambda r: r.pinned)
 
-    def has_room(self, needed_bytes: int) -> bool:
-        """Return whether a model would fit if all idle ones went."""
-        idle = self.evictable()
-        kept = self.used_bytes() - sum(r.size_bytes or 0 for r in idle)
+    def has_room(self, newcomer: Resident[K, T], needed_bytes: int, device: str) -> bool:
+        """Return whether a model would fit if all that may make room for it went."""
+        idle = self.evictable(with_pinned=not newcomer.modest)
+        kept = _bytes_on(device, self) - _bytes_on(device, idle)
         return (
             not self._leaving
-            and kept + needed_bytes <= self.max_bytes
+            and kept + needed_bytes <= self.max_bytes[device]
             and self._count() - len(idle) < self.max_models
         )
 
-    def make_room(self, needed_bytes: int, models: int) -> list[tuple[Resident[K, T], Eviction]]:
-        """Take out the idle models that must go for ``models`` more of so many bytes in all."""
-        victims = []
-        used, count = self.used_bytes() - self._leaving_bytes(), self._count()
-        for resident in self.evictable():
-            if used + needed_bytes > self.max_bytes:
-                reason = Eviction.BYTES
-            elif count + models > self.max_models:
-                reason = Eviction.COUNT
-            else:
-                break
-            self.take(resident)
-            used, count = used - (resident.size_bytes or 0), count - 1
-            victims.append((resident, reason))
-        return victims
+    def reserve(
+        self, newcomer: Resident[K, T], needed_bytes: int, device: str
+    ) -> list[tuple[Resident[K, T], Eviction]]:
+        """Give a model its room, and take out those that must go for it."""
+        candidates = self.evictable(with_pinned=not newcomer.modest)
+        newcomer.size_bytes, newcomer.device = needed_bytes, device
+        return self._take_surplus(candidates, device)
+
+    def trim(self, device: str) -> list[tuple[Resident[K, T], Eviction]]:
+        """Take out what must go because a model came out larger than its estimate."""
+        return self._take_surplus(self.evictable(), device)
 
     def take(self, resident: Resident[K, T]) -> Resident[K, T]:
         """Stop offering an idle model; its memory counts until it is ``gone``."""
@@ -180,9 +192,26 @@ class Residents(Generic[K, T]):
         """Count it no more."""
         self._leaving.remove(resident)
 
-    def _leaving_bytes(self) -> int:
-        return sum(r.size_bytes or 0 for r in self._leaving)
+    def _take_surplus(
+        self, candidates: list[Resident[K, T]], device: str
+    ) -> list[tuple[Resident[K, T], Eviction]]:
+        """Take out the first of the candidates until the budget holds."""
+        victims = []
+        for resident in [r for r in candidates if r.device == device]:
+            if _bytes_on(device, self) <= self.max_bytes[device]:
+                break
+            victims.append((self.take(resident), Eviction.BYTES))
+            candidates.remove(resident)
+        for resident in candidates:
+            if self._count() <= self.max_models:
+                break
+            victims.append((self.take(resident), Eviction.COUNT))
+        return victims
 
     def _count(self) -> int:
         """Return how many models have memory; one that still waits for room has none."""
         return sum(r.size_bytes is not None for r in self)
+
+
+def _bytes_on(device: str, residents: Iterable[Resident[K, T]]) -> int:
+    return sum(r.size_bytes or 0 for r in residents if r.device == device)

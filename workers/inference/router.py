@@ -6,7 +6,6 @@ from typing import Any
 
 from shared.errors import InvalidInputError, UnsupportedTaskError
 from shared.settings import Settings
-from shared.tasks import Task
 from workers.inference.engines.base import BaseEngine
 from workers.inference.handlers.base import BaseModelHandler
 from workers.inference.registry import HandlerRegistry
@@ -16,7 +15,7 @@ from workers.inference.registry import HandlerRegistry
 class Route:
     """An engine, and the handler that speaks to it for a task."""
 
-    task: Task
+    task: str
     engine: BaseEngine[Any]
     #: Validates every request; also prepares it unless the model's architecture has its own.
     handler: BaseModelHandler[Any]
@@ -31,8 +30,12 @@ class TaskRouter:
         self._lock = threading.Lock()
         self._engines: dict[str, BaseEngine[Any]] = {}
 
-    def route(self, task: Task, engine_name: str) -> Route:
+    def route(self, task: str, engine_name: str) -> Route:
         """Return what serves the task on the engine."""
+        if task not in (tasks := self._registry.tasks()):
+            raise InvalidInputError(
+                f"there is no task {task!r}; there are: {', '.join(tasks)}", field="task"
+            )
         engine = self.engine(engine_name)
         handler = self._registry.handler(task, engine_name)
         if handler is None or task not in engine.supported_tasks:

@@ -20,6 +20,9 @@ def inference_works(
 ) -> tuple[dict[JobKind, Work], Callable[[], dict[str, Any]]]:
     """Build the inference job on its real collaborators, and the worker's report of itself."""
     manager = build_manager(settings, registry, LakeFSStore(settings.lakefs))
+    manager.import_engine()
+    if settings.inference.preload:
+        manager.start_preload()
 
     def infer(context: JobContext) -> dict[str, Any]:
         request = InferRequest.model_validate(context.job.request)

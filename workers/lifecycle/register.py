@@ -10,7 +10,7 @@ from shared.lakefs.types import Commit
 from shared.models import LakeFSLocation, StoredFile
 from shared.registry import ModelRegistry
 from shared.requests import RegisterRequest
-from shared.tasks import Engine
+from shared.tasks import BUILT_IN_TASKS, Engine
 from workers.context import JobContext
 from workers.inference.architectures import check_model_supports
 from workers.lifecycle.weights import StoredWeights
@@ -29,13 +29,16 @@ class Register:
     def __call__(self, context: JobContext) -> dict[str, Any]:
         """Return name, version, stage and tags of the job's version."""
         request = RegisterRequest.model_validate(context.job.request)
-        if request.engine is Engine.OLLAMA:
+        if request.engine == Engine.OLLAMA:
             raise UnsupportedTaskError("Ollama runs only models of its own store", field="engine")
         commit = self._store.commit(request.lakefs_repo, request.commit_id)
         location, files = self._locate(request, commit)
         context.check()
-        check_model_supports(self._config(location, files), request.task)
-        parameters = StoredWeights(self._store, location, files).count_parameters()
+        if _judged(request):
+            check_model_supports(self._config(location, files), request.task)
+        weights = StoredWeights(self._store, location, files)
+        countable = _judged(request) or weights.present
+        parameters = weights.count_parameters() if countable else None
         context.check()
         version = self._registry.create_version(
             request.registered_name,
@@ -64,7 +67,7 @@ class Register:
         """Return the model's directory and its files by path."""
         repo, path = request.lakefs_repo, request.path
         if path is None:
-            path = _only_model(self._store.files(repo, commit.id, ""), commit.id)
+            path = _only_model(self._store.files(repo, commit.id, ""), commit, request)
         files = {file.path: file for file in self._store.files(repo, commit.id, path)}
         return LakeFSLocation(repo, commit.id, path), files
 
@@ -87,19 +90,20 @@ class Register:
         return config
 
     def _tags(
-        self, request: RegisterRequest, location: LakeFSLocation, parameters: int
+        self, request: RegisterRequest, location: LakeFSLocation, parameters: int | None
     ) -> dict[str, str]:
         """Return the version's tags: what it is, where it is and where it came from."""
+        billions = request.model_params or (None if parameters is None else parameters / 1e9)
         return {
-            "inference_task": request.task.value,
-            "engine": request.engine.value,
+            "inference_task": request.task,
+            "engine": request.engine,
             **self._lineage(location),
             "lakefs_repo": location.repo,
             "lakefs_commit": location.commit,
             "lakefs_path": location.path,
             # Where the files are for all hosts; each keeps its own snapshot of it.
             "physical_path": location.uri,
-            "model_params": _billions(request.model_params or parameters / 1e9),
+            **({} if billions is None else {"model_params": _billions(billions)}),
             "inference_priority": "1" if request.set_priority_to_one else "0",
         }
 
@@ -113,17 +117,27 @@ class Register:
         return {"model_source": "lakefs"} | told
 
 
-def _only_model(files: list[StoredFile], commit_id: str) -> str:
-    """Return the one directory that holds a model, not counting those inside of it."""
+def _judged(request: RegisterRequest) -> bool:
+    """Return whether we know what the model must be like; else only a plugin's engine does."""
+    return request.engine == Engine.TRANSFORMERS and request.task in BUILT_IN_TASKS
+
+
+def _only_model(files: list[StoredFile], commit: Commit, request: RegisterRequest) -> str:
+    """Return the one directory that holds a model, not counting those inside of it.
+
+    A plugin's model may have no configuration: it is what the commit says that it brought.
+    """
     found = sorted(
         PurePosixPath(file.path).parent for file in files if PurePosixPath(file.path).name == CONFIG
     )
     models = [each for each in found if not set(each.parents) & set(found)]
+    if not models and not _judged(request):
+        return commit.metadata.get("path", "")
     if len(models) != 1:
         names = ", ".join(repr(_text(each)) for each in models[:20])
         several = f"has several models, name one as path: {names}"
         raise InvalidInputError(
-            f"commit {commit_id[:12]} {several if models else f'has no {CONFIG}'}", field="path"
+            f"commit {commit.id[:12]} {several if models else f'has no {CONFIG}'}", field="path"
         )
     return _text(models[0])
 

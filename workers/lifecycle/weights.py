@@ -29,6 +29,11 @@ class StoredWeights:
         self._location = location
         self._files = files
 
+    @property
+    def present(self) -> bool:
+        """Whether there are any."""
+        return not self._files.keys().isdisjoint({INDEX, SINGLE})
+
     def count_parameters(self) -> int:
         """Return the elements of all tensors; raise unless all weights are sound safetensors."""
         return sum(self._elements(name) for name in self._names())

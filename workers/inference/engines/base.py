@@ -7,7 +7,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from shared.models import ModelVersion
 from shared.settings import Settings
-from shared.tasks import Task
 from workers.inference.calls import InferenceCall
 
 
@@ -16,9 +15,11 @@ class ModelSource:
     """Where an engine finds a model, and what it is wanted for."""
 
     version: ModelVersion
-    task: Task
+    task: str
     #: The snapshot; None for engines that keep their models themselves.
     directory: Path | None
+    #: Where the model is to go, as torch calls it; chosen by its estimated size.
+    device: str = "cpu"
 
 
 @dataclass
@@ -28,7 +29,7 @@ class LoadedModel:
     #: The class that the model's configuration names, by which handlers may be specialised.
     architecture: str | None
     #: What the model can be asked for.
-    tasks: frozenset[Task]
+    tasks: frozenset[str]
     #: Measured after the load.
     size_bytes: int
     device: str
@@ -42,7 +43,7 @@ class BaseEngine(ABC, Generic[ModelT]):
 
     #: The word that requests and versions name it by.
     name: ClassVar[str]
-    supported_tasks: ClassVar[frozenset[Task]]
+    supported_tasks: ClassVar[frozenset[str]]
 
     def __init__(self, settings: Settings) -> None:
         """Keep the settings; connect to nothing yet."""

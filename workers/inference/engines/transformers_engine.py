@@ -1,7 +1,8 @@
 """Models run by transformers: from safetensors only, and never with code of their own."""
 
+import copy
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +16,12 @@ from transformers.utils.logging import disable_progress_bar
 from shared.errors import InvalidInputError, OutOfMemoryError
 from shared.settings import Settings
 from shared.tasks import Task
-from workers.inference.architectures import TASKS, family_of, read_config
+from workers.inference.architectures import family_of, read_config, tasks_of
 from workers.inference.calls import InferenceCall
+from workers.inference.devices import choose_device, free_bytes
 from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
-from workers.inference.engines.devices import choose_device
 from workers.inference.engines.transformers_loading import check_files, dtype_of, float_bytes, load
+from workers.inference.memory import set_memory_aside
 from workers.inference.weights import tensors
 
 #: torch's random numbers belong to the process, so only one generation at a time may draw them.
@@ -45,20 +47,42 @@ class Generation:
     seed: int | None
     stopping: StoppingCriteriaList = field(default_factory=StoppingCriteriaList)
     streamer: BaseStreamer | None = None
+    #: What ``generate`` takes beside these for some architectures.
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    #: Whether this ``generate`` changes the model's configuration, which other requests share.
+    changes_model: bool = False
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Calls of ``model.generate``, one after another."""
+
+    each: tuple[Generation, ...]
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Calls of the model itself, one after another, each of which can be the last."""
+
+    batches: Iterable[Mapping[str, torch.Tensor]]
+    #: Takes what is needed from each output, so that the rest is not kept.
+    keep: Callable[[Any], Any]
 
 
 class TransformersEngine(BaseEngine[TransformersModel]):
-    """Runs the architectures that transformers itself knows, on one device."""
+    """Runs the architectures that transformers itself knows."""
 
     name: ClassVar[str] = "transformers"
-    supported_tasks: ClassVar[frozenset[Task]] = frozenset({Task.TEXT_GENERATION})
+    supported_tasks: ClassVar[frozenset[Task]] = frozenset(Task)
 
     def __init__(self, settings: Settings) -> None:
-        """Choose the device and the type of the weights."""
+        """Choose the type of the weights; where each goes is said with it."""
         super().__init__(settings)
         disable_progress_bar()  # type: ignore[no-untyped-call] # a worker's log is no terminal
+        set_memory_aside()
         self._dtype = dtype_of(settings.inference.dtype)
-        self._device = choose_device(settings.inference.device)
+        inference = settings.inference
+        self._device = choose_device(inference.device, cpu_fallback=inference.cpu_fallback)
 
     def check_model(self, source: ModelSource) -> None:
         """Refuse pickle weights, remote code, files that are missing or cut, and the wrong task."""
@@ -74,12 +98,11 @@ class TransformersEngine(BaseEngine[TransformersModel]):
         """Load weights and tokenizer to the device."""
         directory = _directory(source)
         config = read_config(directory)
-        family = family_of(config)
         with _memory_errors():
-            model, processor = load(directory, family, self._dtype, self._device)
+            model, processor = load(directory, family_of(config), self._dtype, source.device)
         return TransformersModel(
             architecture=type(model).__name__,
-            tasks=TASKS[family] if family else frozenset(),
+            tasks=tasks_of(config),
             size_bytes=int(model.get_memory_footprint()),
             device=str(model.device),
             model=model,
@@ -87,9 +110,33 @@ class TransformersEngine(BaseEngine[TransformersModel]):
         )
 
     def infer(self, model: TransformersModel, inputs: Any, call: InferenceCall) -> Any:
-        """Run a ``Generation`` and return the token ids of prompt and answer."""
-        if not isinstance(inputs, Generation):
-            raise TypeError(f"the transformers engine does not run {type(inputs).__name__}")
+        """Run a ``Generation``, several, or a ``Forward``.
+
+        Return what ``generate`` returns, a list of that, or of what the ``Forward`` keeps.
+        """
+        match inputs:
+            case Generation():
+                return self._generation(model, inputs, call)
+            case Generations(each):
+                return [self._generation(model, one, call) for one in each]
+            case Forward():
+                return list(self._forward(model, inputs, call))
+        raise TypeError(f"the transformers engine does not run {type(inputs).__name__}")
+
+    def unload_model(self, model: TransformersModel) -> None:
+        """Free the weights, also on the GPU."""
+        on_gpu = model.model.device.type == "cuda"
+        del model.model, model.processor
+        if on_gpu:
+            torch.cuda.empty_cache()
+
+    def health(self) -> dict[str, Any]:
+        """Return the worker's device, and the memory that is free there."""
+        free = free_bytes(self._device)
+        return {"device": self._device, "free_bytes": free, "torch": torch.__version__}
+
+    def _generation(self, model: TransformersModel, inputs: Generation, call: InferenceCall) -> Any:
+        """Generate; where random numbers are drawn, while nobody else draws them."""
         if inputs.seed is None:
             return self._generate(model, inputs)
         while not _RANDOM.acquire(timeout=_POLL_SECONDS):
@@ -102,33 +149,42 @@ class TransformersEngine(BaseEngine[TransformersModel]):
         finally:
             _RANDOM.release()
 
-    def unload_model(self, model: TransformersModel) -> None:
-        """Free the weights, also on the GPU."""
-        on_gpu = model.model.device.type == "cuda"
-        del model.model, model.processor
-        if on_gpu:
-            torch.cuda.empty_cache()
-
-    def health(self) -> dict[str, Any]:
-        """Return the device and its memory."""
-        health: dict[str, Any] = {"device": self._device, "torch": torch.__version__}
-        if self._device.startswith("cuda"):
-            free, total = torch.cuda.mem_get_info(self._device)
-            health |= {"free_bytes": free, "total_bytes": total}
-        return health
+    def _forward(
+        self, model: TransformersModel, inputs: Forward, call: InferenceCall
+    ) -> Iterator[Any]:
+        for batch in inputs.batches:
+            call.token.check()
+            with _memory_errors(), torch.inference_mode():
+                kept = inputs.keep(model.model(**_moved(batch, model.model)))
+            yield kept
 
     def _generate(self, model: TransformersModel, inputs: Generation) -> Any:
-        tensors_there = {name: x.to(model.model.device) for name, x in inputs.inputs.items()}
+        runner = _apart(model.model) if inputs.changes_model else model.model
         try:
             with _memory_errors():
-                return model.model.generate(
-                    **tensors_there,
+                return runner.generate(
+                    **_moved(inputs.inputs, model.model),
                     generation_config=inputs.config,
                     stopping_criteria=inputs.stopping,
                     streamer=inputs.streamer,
+                    **inputs.arguments,
                 )
         except ValueError as error:  # how transformers refuses options that do not go together
             raise InvalidInputError(f"the options do not work: {error}", field="options") from None
+
+
+def _moved(inputs: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
+    """Return the inputs on the model's device, and what is not whole numbers in its type."""
+    return {
+        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
+        for name, tensor in inputs.items()
+    }
+
+
+def _apart(model: Any) -> Any:
+    """Return the same weights with a configuration of their own."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 @contextmanager

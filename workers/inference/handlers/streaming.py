@@ -18,6 +18,10 @@ log = structlog.get_logger()
 _BYTE_TOKEN = re.compile(r"<0x[0-9A-F]{2}>")
 #: Tokens looked at beyond the length of a stop string, for special tokens that decode to nothing.
 _MARGIN_TOKENS = 8
+#: A stream's window moves on when it has so many tokens, and then keeps so many of them.
+_WINDOW_TOKENS, _KEPT_TOKENS = 48, 16
+#: Characters before a text that decide what it reads like; a removed space looks at four.
+_CONTEXT_CHARACTERS = 8
 
 
 def decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -70,37 +74,58 @@ class Stopper(StoppingCriteria):
 class TextStream(BaseStreamer):
     """Hands out a text while its tokens come; the pieces together are the final text.
 
-    Held back is what later tokens may still change: a character of several bytes that is not
-    complete, what may become a stop string, and, where the tokenizer removes spaces before
+    Only a window of the last tokens is decoded, so a long answer costs no more for each token than
+    a short one. Held back is what later tokens may still change: a character of several bytes that
+    is not complete, what may become a stop string, and, where the tokenizer removes spaces before
     punctuation, the few characters that this can touch.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], emit: Emit) -> None:
+    def __init__(self, tokenizer: Any, stops: Sequence[str], emit: Emit, *, lead: str = "") -> None:
+        """Hand out ``lead`` first: what stands between this text and the one before it."""
         self._tokenizer = tokenizer
         self._stops = stops
         self._emit = emit
+        self._lead = lead
         self._prompt_came = False
-        self._ids: list[int] = []
-        self._handed_out = ""
+        self._pieces: list[str] = []
+        #: Tokens whose text may still be needed; of that text, how much is handed out.
+        self._window: list[int] = []
+        self._handed_out = 0
+        self._window_limit = _WINDOW_TOKENS
+        #: Tokens that decoding skips: bytes on both sides of one are one run.
+        self._silent = _special_ids(tokenizer)
         self._cleaned_up = 3 if getattr(tokenizer, "clean_up_tokenization_spaces", False) else 0
 
     def put(self, value: torch.Tensor) -> None:
         """Take the prompt, which comes first, then the tokens."""
         if not self._prompt_came:
             self._prompt_came = True
+            self._hand_out_lead()
             return
-        self._ids.extend(value.flatten().tolist())
-        if not _BYTE_TOKEN.fullmatch(str(self._tokenizer.convert_ids_to_tokens(self._ids[-1]))):
-            self._hand_out(self._settled(decode(self._tokenizer, self._ids)))
+        self._window.extend(x for x in value.flatten().tolist() if x not in self._silent)
+        if not self._window or self._spells_a_byte(self._window[-1]):
+            return
+        text = decode(self._tokenizer, self._window)
+        settled = self._settled(text[self._handed_out :])
+        self._handed_out += len(settled)
+        self._hand_out(settled)
+        if len(self._window) > self._window_limit:
+            self._move_window(text)
 
     def end(self) -> None:
-        """Do nothing: ``finish`` has the last word."""
+        """Hand out what was held back: no token comes any more."""
+        text = decode(self._tokenizer, self._window)
+        self._hand_out(cut(text[self._handed_out :], self._stops))
+        self._window, self._handed_out = [], 0
 
     def finish(self, text: str) -> None:
-        """Hand out what is left of the final text."""
-        self._hand_out(text)
-        if self._handed_out != text:
-            log.warning("stream_differs_from_text", characters=len(self._handed_out))
+        """Hand out what is left of the final text: all of it, if its tokens never came."""
+        self._hand_out_lead()
+        handed_out = "".join(self._pieces)
+        if text.startswith(handed_out):
+            self._hand_out(text[len(handed_out) :])
+        else:
+            log.warning("stream_differs_from_text", characters=len(handed_out))
 
     def _settled(self, text: str) -> str:
         """Return as much of the text as no later token can change."""
@@ -111,11 +136,44 @@ class TextStream(BaseStreamer):
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
         return text[: len(text) - held]
 
-    def _hand_out(self, text: str) -> None:
-        if len(text) > len(self._handed_out) and text.startswith(self._handed_out):
-            piece = text[len(self._handed_out) :]
-            self._handed_out = text
+    def _move_window(self, text: str) -> None:
+        """Forget tokens whose text is handed out, if what is left reads the same without them.
+
+        A tokenizer may decode the first of several tokens otherwise than one in their midst, so
+        some context stays before what is to be handed out; without it the window grows.
+        """
+        kept = self._window[-_KEPT_TOKENS:]
+        self._window_limit = 2 * len(self._window)
+        if self._spells_a_byte(kept[0]):
+            return
+        text_kept = decode(self._tokenizer, kept)
+        held_back = len(text) - self._handed_out
+        needed = held_back + _CONTEXT_CHARACTERS
+        if len(text_kept) >= needed and text[-needed:] == text_kept[-needed:]:
+            self._window = kept
+            self._handed_out = len(text_kept) - held_back
+            self._window_limit = _WINDOW_TOKENS
+
+    def _spells_a_byte(self, token: int) -> bool:
+        return bool(_BYTE_TOKEN.fullmatch(str(self._tokenizer.convert_ids_to_tokens(token))))
+
+    def _hand_out(self, piece: str) -> None:
+        if piece:
+            self._pieces.append(piece)
             self._emit(piece)
+
+    def _hand_out_lead(self) -> None:
+        if self._lead:
+            self._emit(self._lead)
+            self._lead = ""
+
+
+def _special_ids(tokenizer: Any) -> frozenset[int]:
+    """Return the tokens that decoding skips, as the tokenizer itself knows them."""
+    if getattr(tokenizer, "is_fast", False):
+        added = tokenizer.added_tokens_decoder.items()
+        return frozenset(number for number, token in added if token.special)
+    return frozenset(getattr(tokenizer, "all_special_ids", ()))
 
 
 def _overlap(text: str, stop: str) -> int:

@@ -1,0 +1,1 @@
+"""Media by reference: what they are, where they come from, and what is refused."""

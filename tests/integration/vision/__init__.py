@@ -1,0 +1,1 @@
+"""Tasks whose models see: what the manager answers is what transformers answers."""
