@@ -67,6 +67,8 @@ class Job(BaseModel):
     #: The model that the job is about, as listings and Flower show it.
     model: str = ""
     queue: str
+    #: The id of the API key that submitted it; empty where no keys are in use.
+    submitter: str = ""
     #: 0 is the most urgent, 9 the least.
     priority: int
     created_at: datetime

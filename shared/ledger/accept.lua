@@ -24,6 +24,7 @@ for _, job in ipairs(jobs) do
   redis.call('ZADD', key('jobs'), 0, id)
   index(id, 'kind', job.kind)
   index(id, 'model', job.model)
+  index(id, 'submitter', job.submitter)
   if job.parent_id then redis.call('ZADD', key('children', job.parent_id), 0, id) end
   if id == first and #jobs > 1 then
     -- A parent waits for its children and is never claimed.

@@ -91,11 +91,18 @@ class Ledger:
         kind: JobKind | None = None,
         model: str | None = None,
         parent_id: str | None = None,
+        submitter: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> tuple[list[Job], str | None]:
         """Return jobs that fit, newest first, and the cursor of the next page if there is one."""
-        wanted = {"state": state, "kind": kind, "model": model, "parent_id": parent_id}
+        wanted = {
+            "state": state,
+            "kind": kind,
+            "model": model,
+            "parent_id": parent_id,
+            "submitter": submitter,
+        }
         criteria = {name: str(value) for name, value in wanted.items() if value is not None}
         index, before, found = self._index(criteria), cursor, list[Job]()
         for _ in range(SCAN_LIMIT // max(limit, 1)):
@@ -225,7 +232,7 @@ class Ledger:
     def _index(self, criteria: dict[str, str]) -> str:
         if parent := criteria.get("parent_id"):
             return self._key("children", parent)
-        for name in ("model", "state", "kind"):
+        for name in ("submitter", "model", "state", "kind"):
             if value := criteria.get(name):
                 return self._key("by", name, value)
         return self._key("jobs")

@@ -5,14 +5,15 @@ local now = now_ms()
 local hints, lost, crashed, late, expired = {}, 0, 0, 0, 0
 
 local function forget(id)
-  local state, kind, model, parent, idempotency_key =
-    read(id, 'state', 'kind', 'model', 'parent_id', 'idempotency_key')
+  local state, kind, model, submitter, parent, idempotency_key =
+    read(id, 'state', 'kind', 'model', 'submitter', 'parent_id', 'idempotency_key')
   if idempotency_key and idempotency_key ~= '' then
     redis.call('DEL', key('idempotency', idempotency_key))
   end
   unindex(id, 'state', state)
   unindex(id, 'kind', kind)
   unindex(id, 'model', model)
+  unindex(id, 'submitter', submitter)
   if parent and parent ~= '' then redis.call('ZREM', key('children', parent), id) end
   redis.call('ZREM', key('jobs'), id)
   redis.call('ZREM', key('due'), id)

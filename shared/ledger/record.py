@@ -31,6 +31,8 @@ class NewJob:
     priority: int = 5
     #: Seconds from acceptance to the deadline; None for no limit.
     lifetime_seconds: float | None = None
+    #: The id of the API key that submits it; empty where no keys are in use.
+    submitter: str = ""
     id: str = field(default_factory=new_id)
 
     def to_fields(self, parent_id: str | None = None) -> dict[str, str | int]:
@@ -43,6 +45,7 @@ class NewJob:
             "model": self.model,
             "max_attempts": self.max_attempts,
             "priority": self.priority,
+            "submitter": self.submitter,
         }
         if self.lifetime_seconds is not None:
             fields["lifetime"] = round(self.lifetime_seconds * 1000)
@@ -73,6 +76,7 @@ def to_job(record: Mapping[str, str], children: tuple[str, ...] = ()) -> Job:
         request=_json(record["request"]),
         model=record["model"],
         queue=record["queue"],
+        submitter=record.get("submitter", ""),
         priority=int(record["priority"]),
         created_at=_created(record["created_at"]),
         available_at=_created(record["available_at"]),

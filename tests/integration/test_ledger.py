@@ -225,13 +225,16 @@ def test_listing_filters_and_pages(ledger: Ledger) -> None:
     assert ledger.page(model="m0", state=JobState.QUEUED)[0] == jobs[8:0:-2]
     assert [job.id for job in ledger.page(state=JobState.RUNNING)[0]] == [jobs[0].id]
     assert ledger.page(kind=JobKind.INFER) == ([], None)
+    mine = accept(ledger, submitter="key-a")
+    assert ledger.page(submitter="key-a") == ([mine], None)
+    assert ledger.page(submitter="key-b") == ([], None)
 
 
 def test_ended_jobs_are_forgotten(
     redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
     ledger = Ledger(redis_client, ledger_settings.model_copy(update={"retention_seconds": 0.1}))
-    job = ledger.accept(new_job(), idempotency_key="k")[0]
+    job = ledger.accept(new_job(submitter="key-a"), idempotency_key="k")[0]
     ledger.finish(claim(ledger, job), JobState.SUCCEEDED, result={})
     wait_until(lambda: ledger.reconcile().expired, what="job is forgotten")
     assert list(redis_client.scan_iter(f"{ledger_settings.prefix}:*")) == []
