@@ -5,11 +5,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from hypothesis import settings as hypothesis_settings
 
 from shared.ledger import Ledger, connect
 from shared.settings import LedgerSettings, RedisSettings
 
 pytest_plugins = ["tests.servers"]
+
+# How long one example takes says more of the machine than of the code.
+hypothesis_settings.register_profile("any-machine", deadline=None)
+hypothesis_settings.load_profile("any-machine")
 
 
 @pytest.fixture

@@ -567,9 +567,7 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
-TestCacheMachine.settings = hypothesis_settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+TestCacheMachine.settings = hypothesis_settings(max_examples=60, stateful_step_count=40)
 
 
 def test_threads_keep_the_budget_and_never_lose_a_model(warehouse: Warehouse) -> None:

@@ -1,6 +1,6 @@
 """Whatever stages there are, a transition ends as wished, also when it was cut short before."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.registry.stages import SERVABLE, SetAlias, SetStage, newest, plan
@@ -32,7 +32,6 @@ def apply(model: Model, writes: list[SetStage | SetAlias]) -> Model:
     return stages, aliases
 
 
-@settings(deadline=None)  # of a machine that does other things too
 @given(models(), st.data(), STAGES, st.booleans())
 def test_a_transition_ends_as_wished(
     model: Model, data: st.DataObject, stage: str, archive: bool
@@ -51,7 +50,6 @@ def test_a_transition_ends_as_wished(
     assert list(plan(stages, aliases, version, stage, archive_existing=archive)) == []
 
 
-@settings(deadline=None)  # of a machine that does other things too
 @given(models(), st.data(), STAGES, st.booleans())
 def test_a_transition_cut_anywhere_is_completed_by_the_same_wish(
     model: Model, data: st.DataObject, stage: str, archive: bool
