@@ -38,6 +38,7 @@ def tiny_llama(
     seed: int = 0,
     chat_template: str | None = CHAT_TEMPLATE,
     hidden: int = 64,
+    layers: int = 2,
     context_tokens: int = CONTEXT_TOKENS,
     dtype: torch.dtype = torch.float32,
 ) -> Path:
@@ -48,7 +49,7 @@ def tiny_llama(
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context_tokens,

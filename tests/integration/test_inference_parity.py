@@ -330,6 +330,17 @@ def test_a_cancel_ends_what_does_not_stream(stack: Stack, beams: int) -> None:
     assert token.looks < 20
 
 
+def test_a_cancel_ends_a_long_prompt_between_two_layers(tmp_path: Path) -> None:
+    stack = Stack(tmp_path)
+    stack.publish("deep", "d0", layers=12)
+    stack.ask(PROMPT, model="deep", max_new_tokens=1)
+    token = _CancelAfter(6)
+    with pytest.raises(CancelledError):
+        stack.ask(" ".join([PROMPT] * 20), model="deep", max_new_tokens=1, token=token)
+    # The step has twelve layers and the token is looked at before it too.
+    assert token.looks == 6
+
+
 class _CancelAfter(CancelToken):
     """Cancels itself when it is looked at for the n-th time."""
 

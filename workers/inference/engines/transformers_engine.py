@@ -20,6 +20,7 @@ from workers.inference.architectures import family_of, read_config, tasks_of
 from workers.inference.calls import InferenceCall
 from workers.inference.devices import choose_device, free_bytes
 from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
+from workers.inference.engines.interruption import interruptible, make_interruptible
 from workers.inference.engines.transformers_loading import check_files, dtype_of, float_bytes, load
 from workers.inference.memory import set_memory_aside
 from workers.inference.weights import tensors
@@ -100,6 +101,7 @@ class TransformersEngine(BaseEngine[TransformersModel]):
         config = read_config(directory)
         with _memory_errors():
             model, processor = load(directory, family_of(config), self._dtype, source.device)
+        make_interruptible(model)
         return TransformersModel(
             architecture=type(model).__name__,
             tasks=tasks_of(config),
@@ -114,13 +116,14 @@ class TransformersEngine(BaseEngine[TransformersModel]):
 
         Return what ``generate`` returns, a list of that, or of what the ``Forward`` keeps.
         """
-        match inputs:
-            case Generation():
-                return self._generation(model, inputs, call)
-            case Generations(each):
-                return [self._generation(model, one, call) for one in each]
-            case Forward():
-                return list(self._forward(model, inputs, call))
+        with interruptible(call.token):
+            match inputs:
+                case Generation():
+                    return self._generation(model, inputs, call)
+                case Generations(each):
+                    return [self._generation(model, one, call) for one in each]
+                case Forward():
+                    return list(self._forward(model, inputs, call))
         raise TypeError(f"the transformers engine does not run {type(inputs).__name__}")
 
     def unload_model(self, model: TransformersModel) -> None:
