@@ -1,8 +1,13 @@
 """``python -m api`` runs the front."""
 
+import sys
+
 import uvicorn
 
 from api.app import create_app
+from api.exposure import reason_not_to_serve
+from shared.identity import KeyStore
+from shared.ledger import connect
 from shared.logs import configure_logs
 from shared.settings import Settings
 
@@ -11,6 +16,9 @@ def main() -> None:
     """Serve until told to stop."""
     configure_logs()
     settings = Settings()
+    keys = KeyStore(connect(settings.redis), settings.ledger)
+    if reason := reason_not_to_serve(settings.api, keys):
+        sys.exit(reason)
     uvicorn.run(
         create_app(settings),
         host=settings.api.host,

@@ -7,12 +7,16 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from api import errors
+from api.callers import Callers
 from api.components import probes_of
+from api.documented import KEY_ANSWERS, KEY_SCHEMES
+from api.guard import Guard
 from api.limits import BodyLimit
 from api.routes import files, health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
 from api.sweep import sweep_files
+from shared.identity import KeyStore, RateLimit
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
 from shared.media.files import FileStore
@@ -27,6 +31,9 @@ One service takes a model from where it is published to where it answers request
 **download → lakeFS commit → MLflow version → stage → inference**.
 
 Every submit answers with a **job**. Poll it, follow its events, or let the call wait (`?wait=30`).
+
+Where API keys are in use, each call shows one: `Authorization: Bearer <key>` or `X-API-Key: <key>`.
+Jobs and files are seen by the key that made them, and by admins.
 """
 
 
@@ -52,9 +59,28 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # Files are streamed to their storage, which has a limit of its own.
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
-    for module in (lifecycle, registry, inference, files, jobs, health):
-        app.include_router(module.router)
+    # Added last, it comes first: strangers' bodies are not read.
+    add_guard(app, settings)
+    app.include_router(health.router)
+    for module in (lifecycle, registry, inference, files, jobs):
+        app.include_router(module.router, dependencies=KEY_SCHEMES, responses=KEY_ANSWERS)
     return app
+
+
+def add_guard(app: FastAPI, settings: Settings) -> None:
+    """Have every call looked at before the app sees it."""
+    client = connect(settings.redis)
+    app.add_middleware(
+        Guard,
+        callers=Callers(KeyStore(client, settings.ledger), settings.api),
+        rate=RateLimit(
+            client,
+            settings.ledger.prefix,
+            per_second=settings.api.calls_per_second,
+            burst=settings.api.calls_burst,
+        ),
+        allow_open=settings.api.allow_open,
+    )
 
 
 def build_services(settings: Settings) -> Services:

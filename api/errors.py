@@ -16,13 +16,16 @@ from shared.errors import (
     DeniedError,
     ErrorInfo,
     FieldError,
+    ForbiddenError,
     InsufficientDiskError,
     InvalidInputError,
     LifecycleError,
     ModelLoadError,
     NotFoundError,
+    RateLimitedError,
     RequestError,
     TransientError,
+    UnauthenticatedError,
 )
 
 #: The status of a class and of all that derive from it and do not say otherwise.
@@ -39,9 +42,16 @@ STATUS: dict[type[LifecycleError], int] = {
     TransientError: 503,
     DeadlineExceededError: 504,
     InsufficientDiskError: 507,
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
+    RateLimitedError: 429,
 }
 _CLASSES = {cls.code: cls for cls in LifecycleError.family()}
-RETRY_AFTER_SECONDS = 5
+#: What goes with a status where the error does not say more.
+_HEADERS = {
+    401: {"WWW-Authenticate": 'Bearer realm="lifecycle"'},
+    503: {"Retry-After": "5"},
+}
 
 
 class Problem(BaseModel):
@@ -71,7 +81,15 @@ def status_of(info: ErrorInfo) -> int:
     return next(STATUS[parent] for parent in cls.__mro__ if parent in STATUS)
 
 
-def problem(info: ErrorInfo, job_id: str | None = None) -> ProblemResponse:
+def refusal(error: LifecycleError) -> ProblemResponse:
+    """Return an error that was raised as the answer of its call."""
+    seconds = error.retry_after_seconds
+    return problem(error.info(), headers={"Retry-After": str(seconds)} if seconds else {})
+
+
+def problem(
+    info: ErrorInfo, job_id: str | None = None, headers: Mapping[str, str] | None = None
+) -> ProblemResponse:
     """Return an error as the answer of a call; ``job_id`` names the job that ended with it."""
     status = status_of(info)
     return _respond(
@@ -82,7 +100,8 @@ def problem(info: ErrorInfo, job_id: str | None = None) -> ProblemResponse:
             code=info.code,
             errors=list(info.errors),
             job_id=job_id,
-        )
+        ),
+        headers,
     )
 
 
@@ -95,17 +114,16 @@ def install(app: FastAPI) -> None:
 
 
 def _respond(document: Problem, headers: Mapping[str, str] | None = None) -> ProblemResponse:
-    retry = {"Retry-After": str(RETRY_AFTER_SECONDS)} if document.status == 503 else {}
     return ProblemResponse(
         document.model_dump(exclude_none=True),
         status_code=document.status,
-        headers={**retry, **(headers or {})},
+        headers={**_HEADERS.get(document.status, {}), **(headers or {})},
     )
 
 
 def _on_lifecycle_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, LifecycleError)  # noqa: S101 - Starlette's type is wider
-    return problem(error.info())
+    return refusal(error)
 
 
 def _on_invalid_request(_: Request, error: Exception) -> Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 from fastapi import Response
@@ -30,6 +31,8 @@ class Submission:
 
     async def submit(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Response:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
+        job = replace(job, submitter=wait.submitter)
+        children = [replace(child, submitter=wait.submitter) for child in children]
         accepted = await run_in_threadpool(self._accept, job, children, wait.idempotency_key)
         if wait.seconds and not accepted.state.terminal:
             accepted = await self.ended(accepted.id, wait.seconds)

@@ -1,10 +1,12 @@
-"""How long a client is willing to wait for a job, and under which key it may ask again."""
+"""What a submit says beside its request: who asks, how long to wait, and the key to ask again."""
 
 import re
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Query
+
+from api.callers import Calling
 
 #: RFC 7240: ``Prefer: wait=10``.
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)")
@@ -16,10 +18,14 @@ class Wait:
     """What the headers and the query of a submit say."""
 
     seconds: float
+    #: Scoped to the submitter: equal keys of two of them have nothing to do with each other.
     idempotency_key: str | None
+    #: The id of the caller's API key.
+    submitter: str
 
 
 def _wait(
+    caller: Calling,
     wait: Annotated[
         float | None,
         Query(
@@ -42,7 +48,8 @@ def _wait(
         preferred = _WAIT.search(prefer or "")
         # A preference is not a demand: more than we hold is held for as long as we do.
         wait = min(float(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0
-    return Wait(wait, idempotency_key)
+    scoped_key = f"{caller.id}:{idempotency_key}" if idempotency_key else None
+    return Wait(wait, scoped_key, caller.id)
 
 
 Waiting = Annotated[Wait, Depends(_wait)]

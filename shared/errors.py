@@ -6,6 +6,8 @@ LifecycleError
 │   │   ├── UnsupportedTaskError   the model cannot do the task
 │   │   └── UnsafeModelError       pickle weights or remote code
 │   ├── DeniedError                a store or a hub refuses the platform's credentials
+│   ├── UnauthenticatedError       the caller shows no API key, or none that is good
+│   ├── ForbiddenError             the caller's API key may not do this
 │   ├── NotFoundError              what was named does not exist
 │   ├── ConflictError              the request does not fit the present state
 │   │   ├── IdempotencyConflictError
@@ -16,6 +18,7 @@ LifecycleError
 │   └── CrashedError               the job took its worker down more often than is allowed
 ├── TransientError                 may pass; the runner tries again with backoff
 │   ├── UnavailableError           a store or a service does not answer
+│   ├── RateLimitedError           the caller calls too often
 │   └── OutOfMemoryError           no memory for the model or the request now
 ├── BatchIncompleteError           some children of a batch failed
 ├── InternalError                  a defect of ours
@@ -61,6 +64,8 @@ class LifecycleError(Exception):
 
     code: ClassVar[str] = "internal_error"
     retryable: ClassVar[bool] = False
+    #: When another try makes sense, where that is known.
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str, *, field: str | None = None, code: str | None = None) -> None:
         """Say what went wrong in one sentence, with names; ``code`` refines the class's."""
@@ -124,6 +129,18 @@ class DeniedError(RequestError):
     code = "denied"
 
 
+class UnauthenticatedError(RequestError):
+    """The caller shows no API key where one is needed, or one that is not good."""
+
+    code = "unauthenticated"
+
+
+class ForbiddenError(RequestError):
+    """The caller's API key may not do this."""
+
+    code = "forbidden"
+
+
 class NotFoundError(RequestError):
     """What the request names does not exist."""
 
@@ -183,6 +200,16 @@ class UnavailableError(TransientError):
     """A store or a service does not answer, or answers that it cannot."""
 
     code = "unavailable"
+
+
+class RateLimitedError(TransientError):
+    """The caller calls more often than is allowed."""
+
+    code = "rate_limited"
+
+    def __init__(self, detail: str, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class OutOfMemoryError(TransientError):

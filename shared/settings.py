@@ -103,11 +103,38 @@ class ApiSettings(Group):
     """The front."""
 
     section = "api"
-    model_config = SettingsConfigDict(env_prefix="API_")
+    # An admin key that is too short must not show in the error.
+    model_config = SettingsConfigDict(env_prefix="API_", hide_input_in_errors=True)
 
-    host: str = Field("127.0.0.1", description="Address that the front listens on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address that the front listens on; beyond loopback, it takes keys to start.",
+    )
     port: int = Field(8009, ge=0, le=65535, description="Port that the front listens on.")
     max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body.")
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="An API key with the role `admin`, beside those that `lifecycle keys` makes.",
+    )
+    require_keys: bool = Field(
+        False, description="Answer only to API keys, also before the first one is made."
+    )
+    allow_open: bool = Field(
+        False,
+        description="Serve beyond loopback although there are no keys: whoever can connect may do "
+        "everything.",
+    )
+    key_cache_seconds: float = Field(
+        5.0, ge=0, description="How long a key, and so its revocation, may be remembered."
+    )
+    calls_per_second: float = Field(
+        0.0,
+        ge=0,
+        description="Calls other than GET that each key (without keys: each address) may make in "
+        "the long run; 0: any number.",
+    )
+    calls_burst: int = Field(50, ge=1, description="And how many of them at once.")
 
 
 class HubSettings(Group):

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Request, Response
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from starlette.requests import ClientDisconnect
 
+from api.callers import Calling
 from api.documented import PROBLEM
 from api.services import Provided
 from api.uploads import FIELD, FilePart
@@ -46,7 +47,9 @@ FileId = Annotated[
     responses={422: _ANSWERS[422]},
     openapi_extra={"requestBody": _BODY},
 )
-async def upload(services: Provided, request: Request, response: Response) -> StoredFile:
+async def upload(
+    services: Provided, caller: Calling, request: Request, response: Response
+) -> StoredFile:
     """Store a file; where a task takes a medium, its `file_id` stands for it.
 
     It is kept for a time that the operator has set (seven days by default).
@@ -56,17 +59,17 @@ async def upload(services: Provided, request: Request, response: Response) -> St
     if declared.isdecimal() and int(declared) > limit + _FRAME_BYTES:
         raise too_large(f"the file has more than {limit} bytes", FIELD)
     try:
-        stored = await _received(request, services.files)
+        stored = await _received(request, services.files, caller.id)
     except ClientDisconnect:
         raise InvalidInputError("the upload was broken off", field=FIELD) from None
     response.headers["Location"] = f"/files/{stored.file_id}"
     return stored
 
 
-async def _received(request: Request, files: FileStore) -> StoredFile:
+async def _received(request: Request, files: FileStore, submitter: str) -> StoredFile:
     """Pass the body on to the storage, piece by piece."""
     part = FilePart(request.headers.get("content-type", ""))
-    async with contextmanager_in_threadpool(files.uploading(FIELD)) as target:
+    async with contextmanager_in_threadpool(files.uploading(FIELD, submitter)) as target:
         async for chunk in request.stream():
             if piece := part.feed(chunk):
                 await run_in_threadpool(target.write, piece)
@@ -75,12 +78,12 @@ async def _received(request: Request, files: FileStore) -> StoredFile:
 
 
 @router.get("/{file_id}", summary="Look at a file", responses={404: _ANSWERS[404]})
-def look_at(services: Provided, file_id: FileId) -> StoredFile:
+def look_at(services: Provided, caller: Calling, file_id: FileId) -> StoredFile:
     """Return what is known of a file."""
-    return services.files.get(file_id)
+    return services.files.get(file_id, submitter=caller.submitter)
 
 
 @router.delete("/{file_id}", summary="Delete a file", responses={404: _ANSWERS[404]})
-def delete(services: Provided, file_id: FileId) -> StoredFile:
+def delete(services: Provided, caller: Calling, file_id: FileId) -> StoredFile:
     """Delete a file, and return what was known of it; a job that needs it then fails."""
-    return services.files.delete(file_id)
+    return services.files.delete(file_id, caller.submitter)

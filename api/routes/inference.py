@@ -9,7 +9,9 @@ from kombu.exceptions import KombuError
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
+from api.callers import Calling
 from api.documented import JOB_ANSWERS
+from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
 from api.waiting import Waiting
@@ -39,6 +41,7 @@ class CacheClear(BaseModel):
 @router.post("/infer", summary="Ask a model", responses=JOB_ANSWERS, status_code=202)
 async def infer(
     services: Provided,
+    caller: Calling,
     wait: Waiting,
     request: Annotated[
         InferRequest,
@@ -67,6 +70,7 @@ async def infer(
 ) -> Response:
     """Queue a request to a registered model; the job's result holds the model's answer."""
     model = await run_in_threadpool(_servable, services, request)
+    await run_in_threadpool(check_files, services.files, caller.submitter, request.data)
     urgent = model is not None and model.has_priority
     priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
     job = NewJob(

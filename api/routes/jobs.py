@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
+from api.callers import Calling
+from api.ownership import OwnJob
 from api.services import Provided, Services
 from api.views import JobPage, JobView
 from api.waiting import MAX_WAIT_SECONDS
@@ -17,30 +20,36 @@ from shared.jobs import JobKind, JobState
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
-JobId = Annotated[
-    str,
-    Path(
-        pattern=r"^[0-9a-zA-Z-]{1,64}$",
-        openapi_examples={"job": {"value": "019aac2e-7c52-7d10-a3b5-0d0c6e1f2a3b"}},
-    ),
-]
+
+@dataclass(frozen=True)
+class Paging:
+    """Which piece of a list is asked for."""
+
+    limit: Annotated[int, Query(ge=1, le=500)] = 50
+    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None
 
 
 @router.get("", summary="List jobs, newest first")
 def list_jobs(
     services: Provided,
+    caller: Calling,
+    page: Annotated[Paging, Depends()],
     state: JobState | None = None,
     kind: JobKind | None = None,
     model: Annotated[
         str | None, Query(max_length=300, openapi_examples={"m": {"value": "org/model"}})
     ] = None,
     parent_id: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None,
 ) -> JobPage:
-    """Return the jobs that fit all that is given."""
+    """Return the jobs that fit all that is given; a key sees its own, an admin's all."""
     jobs, next_cursor = services.ledger.page(
-        state=state, kind=kind, model=model, parent_id=parent_id, limit=limit, cursor=cursor
+        state=state,
+        kind=kind,
+        model=model,
+        parent_id=parent_id,
+        submitter=caller.submitter,
+        limit=page.limit,
+        cursor=page.cursor,
     )
     return JobPage(jobs=[JobView.of(job) for job in jobs], next_cursor=next_cursor)
 
@@ -48,7 +57,7 @@ def list_jobs(
 @router.get("/{job_id}", summary="Look at a job, or wait for its end")
 async def get_job(
     services: Provided,
-    job_id: JobId,
+    job: OwnJob,
     wait: Annotated[
         float,
         Query(
@@ -57,9 +66,9 @@ async def get_job(
     ] = 0,
 ) -> JobView:
     """Return the job as it is, or as it is when it has ended or the wait is over."""
-    if wait:
-        return JobView.of(await services.submission.ended(job_id, wait))
-    return JobView.of(await run_in_threadpool(services.ledger.get, job_id))
+    if wait and not job.state.terminal:
+        job = await services.submission.ended(job.id, wait)
+    return JobView.of(job)
 
 
 @router.get(
@@ -80,7 +89,7 @@ async def get_job(
 async def follow_job(
     services: Provided,
     request: Request,
-    job_id: JobId,
+    job: OwnJob,
     last_event_id: Annotated[
         str | None,
         Header(
@@ -90,9 +99,8 @@ async def follow_job(
     ] = None,
 ) -> StreamingResponse:
     """Send the job's events: `state`, `progress`, `token`, and `done` as the last."""
-    await run_in_threadpool(services.ledger.get, job_id)
     return StreamingResponse(
-        _sent_events(services, request, job_id, last_event_id or "0"),
+        _sent_events(services, request, job.id, last_event_id or "0"),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
@@ -124,12 +132,12 @@ async def _over(services: Services, job_id: str) -> bool:
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job", status_code=202)
-def cancel_job(services: Provided, job_id: JobId) -> JobView:
+def cancel_job(services: Provided, job: OwnJob) -> JobView:
     """Cancel a queued job at once, and ask a running one to stop; 409 if it has ended."""
-    return JobView.of(services.ledger.cancel(job_id))
+    return JobView.of(services.ledger.cancel(job.id))
 
 
 @router.post("/{job_id}/retry", summary="Try a failed or cancelled job again", status_code=202)
-def retry_job(services: Provided, job_id: JobId) -> JobView:
+def retry_job(services: Provided, job: OwnJob) -> JobView:
     """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
-    return JobView.of(services.submission.retry(job_id))
+    return JobView.of(services.submission.retry(job.id))

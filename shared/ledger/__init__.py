@@ -1,6 +1,6 @@
 """The ledger: the truth about every job, in Redis."""
 
-from shared.ledger.connection import connect
+from shared.ledger.connection import connect, redis_errors
 from shared.ledger.epoch import TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
@@ -19,4 +19,5 @@ __all__ = [
     "TransitionEpoch",
     "WorkerInfo",
     "connect",
+    "redis_errors",
 ]

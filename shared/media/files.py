@@ -43,6 +43,13 @@ class StoredFile(BaseModel):
     media_type: str
 
 
+class _Record(StoredFile):
+    """A file as its storage keeps it."""
+
+    #: The id of the API key that uploaded it; empty where no keys are in use.
+    submitter: str = ""
+
+
 class FileStore:
     """Keeps files for a while; safe to use from several threads, processes and hosts."""
 
@@ -55,12 +62,14 @@ class FileStore:
         self._root: str = found[1]
 
     @contextmanager
-    def uploading(self, field: str) -> Iterator["FileUpload"]:
+    def uploading(self, field: str, submitter: str = "") -> Iterator["FileUpload"]:
         """Yield a new file to write to; it stays only if ``finish`` was called."""
         file_id = f"{_PREFIX}{uuid_utils.uuid7().hex}"
         with _storage_errors():
             self._fs.makedirs(self._directory(file_id), exist_ok=True)
-            upload = FileUpload(self._fs, self._directory(file_id), file_id, self._max_bytes, field)
+            upload = FileUpload(
+                self._fs, file_id, self._directory(file_id), self._max_bytes, field, submitter
+            )
         try:
             yield upload
         finally:
@@ -68,16 +77,19 @@ class FileStore:
                 upload.close()
                 self._remove(file_id)
 
-    def get(self, file_id: str, field: str = "file_id") -> StoredFile:
-        """Return a file's record."""
+    def get(self, file_id: str, field: str = "file_id", submitter: str | None = None) -> StoredFile:
+        """Return what is known of a file; if a submitter is given, of one of theirs."""
         if not FILE_ID.fullmatch(file_id) or self._is_old(file_id):
             raise not_found(f"there is no file {file_id[:80]!r}", field)
         try:
             with _storage_errors():
-                record = self._fs.cat_file(f"{self._directory(file_id)}/file.json")
-            return StoredFile.model_validate_json(record)
+                content = self._fs.cat_file(f"{self._directory(file_id)}/file.json")
+            record = _Record.model_validate_json(content)
         except (FileNotFoundError, ValidationError):
             raise not_found(f"there is no file {file_id!r}", field) from None
+        if submitter not in {None, record.submitter}:
+            raise not_found(f"there is no file {file_id!r}", field)
+        return StoredFile(**record.model_dump(exclude={"submitter"}))
 
     def open(self, file_id: str, field: str = "file_id") -> BinaryIO:
         """Open a file for reading; what lies on another host is copied to this one first."""
@@ -102,9 +114,9 @@ class FileStore:
         copy.seek(0)
         return copy
 
-    def delete(self, file_id: str) -> StoredFile:
-        """Delete a file, and return its record as it was."""
-        record = self.get(file_id)
+    def delete(self, file_id: str, submitter: str | None = None) -> StoredFile:
+        """Delete a file, of the submitter if one is given, and return what was known of it."""
+        record = self.get(file_id, submitter=submitter)
         self._remove(record.file_id)
         return record
 
@@ -135,11 +147,14 @@ class FileStore:
 class FileUpload:
     """A file on its way in."""
 
-    def __init__(self, fs: Any, directory: str, file_id: str, max_bytes: int, field: str) -> None:
+    def __init__(
+        self, fs: Any, file_id: str, directory: str, max_bytes: int, field: str, submitter: str
+    ) -> None:
         self.finished = False
         self._fs = fs
         self._directory = directory
         self._file_id = file_id
+        self._submitter = submitter
         self._max_bytes = max_bytes
         self._field = field
         self._digest = hashlib.sha256()
@@ -168,9 +183,10 @@ class FileUpload:
             sha256=self._digest.hexdigest(),
             media_type=media_type_of(self._head),
         )
+        record = _Record(**stored.model_dump(), submitter=self._submitter)
         with _storage_errors():
             self._content.close()
-            self._fs.pipe_file(f"{self._directory}/file.json", stored.model_dump_json().encode())
+            self._fs.pipe_file(f"{self._directory}/file.json", record.model_dump_json().encode())
         self.finished = True
         return stored
 

@@ -14,9 +14,8 @@ from api.app import create_app
 from api.uploads import FilePart
 from shared.errors import InvalidInputError, LifecycleError
 from shared.media.files import FileStore
-from shared.settings import MediaSettings, RedisSettings, Settings
+from shared.settings import LedgerSettings, MediaSettings, RedisSettings, Settings
 from tests import media_samples as samples
-from tests.processes import free_port
 from workers.inference.media import MediaLoader
 
 LIMIT = 200_000
@@ -32,9 +31,15 @@ def media(request: pytest.FixtureRequest, tmp_path: Path) -> MediaSettings:
 
 
 @pytest.fixture
-def client(media: MediaSettings) -> Iterator[TestClient]:
-    nobody = RedisSettings.model_validate({"url": f"redis://127.0.0.1:{free_port()}/0"})
-    with TestClient(create_app(Settings(redis=nobody, media=media))) as client:
+def settings(
+    media: MediaSettings, redis_settings: RedisSettings, ledger_settings: LedgerSettings
+) -> Settings:
+    return Settings(media=media, redis=redis_settings, ledger=ledger_settings)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[TestClient]:
+    with TestClient(create_app(settings)) as client:
         yield client
 
 
@@ -180,9 +185,9 @@ def test_old_files_are_gone_and_swept(media: MediaSettings) -> None:
     assert stored_names(media) == []
 
 
-def test_storage_that_is_away_is_a_503(tmp_path: Path) -> None:
-    (tmp_path / "files").write_text("no directory")
-    media = MediaSettings(files_url=str(tmp_path / "files"))
-    with TestClient(create_app(Settings(media=media))) as client:
+def test_storage_that_is_away_is_a_503(settings: Settings, tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("no directory")
+    media = MediaSettings(files_url=str(tmp_path / "none"))
+    with TestClient(create_app(settings.model_copy(update={"media": media}))) as client:
         response = client.post("/files", files={"file": b"x"})
     assert (response.status_code, response.json()["code"]) == (503, "files_unavailable")
