@@ -6,7 +6,7 @@ import uvicorn
 
 from api.app import create_app
 from api.exposure import reason_not_to_serve
-from shared.identity import KeyStore
+from shared.identity.store import KeyStore
 from shared.ledger import connect
 from shared.logs import configure_logs
 from shared.settings import Settings

@@ -6,7 +6,7 @@ to the key that made them; to any other but an admin's they do not exist (``api/
 
 from starlette.routing import compile_path
 
-from shared.identity import Role
+from shared.identity.roles import Role
 
 #: No key is asked for.
 ANYBODY = None

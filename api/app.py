@@ -16,7 +16,8 @@ from api.routes import files, health, inference, jobs, lifecycle, registry
 from api.services import Services
 from api.submission import Submission
 from api.sweep import sweep_files
-from shared.identity import KeyStore, RateLimit
+from shared.identity.rates import RateLimit
+from shared.identity.store import KeyStore
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
 from shared.media.files import FileStore

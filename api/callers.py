@@ -11,8 +11,9 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.exposure import is_loopback
 from shared.errors import UnauthenticatedError, UnavailableError
-from shared.identity import ApiKey, KeyStore, Role, digest_of
-from shared.identity.keys import id_in
+from shared.identity.keys import ApiKey, digest_of, id_in
+from shared.identity.roles import Role
+from shared.identity.store import KeyStore
 from shared.settings import ApiSettings
 
 #: The submitter of what the key in ``API_ADMIN_KEY`` submits.
@@ -111,7 +112,8 @@ class Callers:
         return key
 
 
-def _calling(request: Request) -> Caller:
+async def _calling(request: Request) -> Caller:
+    # Asynchronous, as a function that is not would be called in a thread of its own.
     caller = request.scope["caller"]
     assert isinstance(caller, Caller)  # noqa: S101 - the guard puts it there
     return caller

@@ -2,10 +2,11 @@
 
 import ipaddress
 from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
 from shared.errors import UnavailableError
-from shared.identity import KeyStore
+from shared.identity.store import KeyStore
 from shared.settings import ApiSettings
 
 _MENDING = """\
@@ -18,12 +19,8 @@ Do one of these:
 
 def is_loopback(host: str) -> bool:
     """Return whether an address to listen on can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = _address(host)
+    return address.is_loopback if address else host == "localhost"
 
 
 def reason_not_to_serve(settings: ApiSettings, keys: KeyStore) -> str | None:
@@ -47,16 +44,22 @@ def is_from_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
     A page may send forms to this machine, and one whose name was rebound to a loopback address
     may do all that its own script can; both are told by what the browser adds.
     """
-    if method != "GET" and headers.get("sec-fetch-site") == "cross-site":
-        return True
-    return not _is_of_this_machine(headers.get("host", ""))
+    sent_by_a_page = method != "GET" and headers.get("sec-fetch-site") == "cross-site"
+    return sent_by_a_page or _is_public_name(headers.get("host", ""))
 
 
-def _is_of_this_machine(host: str) -> bool:
+def _is_public_name(host: str) -> bool:
+    """Return whether a Host header holds a name that anybody could have registered."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
-        ipaddress.ip_address(name)
     except ValueError:
-        # A name without a dot is of the local network or of /etc/hosts, no public one.
-        return "." not in name or name.endswith(".localhost")
-    return True
+        return True
+    # A name without a dot is of the local network or of /etc/hosts.
+    return "." in name and not name.endswith(".localhost") and _address(name) is None
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None

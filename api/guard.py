@@ -11,7 +11,8 @@ from api.callers import NOBODY, Caller, Callers
 from api.errors import refusal
 from api.exposure import is_from_elsewhere
 from shared.errors import ForbiddenError, LifecycleError
-from shared.identity import RateLimit, Role
+from shared.identity.rates import RateLimit
+from shared.identity.roles import Role
 
 log = structlog.get_logger()
 

@@ -36,7 +36,8 @@ class Services:
     probes: dict[str, Probe]
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:
+    # Asynchronous, as a function that is not would be called in a thread of its own.
     services = request.app.state.services
     assert isinstance(services, Services)  # noqa: S101 - the app keeps it untyped
     return services

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from client import keys
+
 app = typer.Typer(
     help="Run the model lifecycle platform on this machine.",
     no_args_is_help=True,
@@ -15,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(keys.app, name="keys")
 
 DataDir = Annotated[
     Path,

@@ -8,7 +8,7 @@ import string
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -38,11 +38,12 @@ class StackRecord(BaseModel):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The key pair of this stack's lakeFS, and the secret that it encrypts with."""
+    """The key pair of this stack's lakeFS, the secret it encrypts with, and Redis' password."""
 
     access_key_id: str
     secret_access_key: str
     encryption_key: str
+    redis_password: str
 
 
 class DataDirectory:
@@ -90,21 +91,23 @@ class DataDirectory:
     def write(self, record: StackRecord) -> None:
         """Put the record in the place of the last one; it may hold Redis' password."""
         unfinished = self._record_path.with_suffix(".new")
-        _write_private(unfinished, record.model_dump_json(indent=2))
+        write_private(unfinished, record.model_dump_json(indent=2))
         unfinished.replace(self._record_path)
 
     def credentials(self) -> Credentials:
-        """Return the key pair of this directory, made at the first call."""
+        """Return the credentials of this directory; those that it lacks are made."""
         path = self.path / "credentials.json"
-        if not path.exists():
-            letters = string.ascii_uppercase + string.digits
-            made = Credentials(
-                access_key_id="AKIA" + "".join(secrets.choice(letters) for _ in range(16)),
-                secret_access_key=secrets.token_urlsafe(30),
-                encryption_key=secrets.token_urlsafe(30),
-            )
-            _write_private(path, json.dumps(asdict(made), indent=2))
-        return Credentials(**json.loads(path.read_text()))
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        letters = string.ascii_uppercase + string.digits
+        made = {
+            "access_key_id": "AKIA" + "".join(secrets.choice(letters) for _ in range(16)),
+            "secret_access_key": secrets.token_urlsafe(30),
+            "encryption_key": secrets.token_urlsafe(30),
+            "redis_password": secrets.token_urlsafe(30),
+        } | kept
+        if made != kept:
+            write_private(path, json.dumps(made, indent=2))
+        return Credentials(**made)
 
     def _in_use(self) -> str:
         record = self._read()
@@ -131,7 +134,8 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _write_private(path: Path, text: str) -> None:
+def write_private(path: Path, text: str) -> None:
+    """Write a file, in the place of another, that only its owner may read."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as handle:

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -74,7 +75,9 @@ async def _own_stack(
 async def _walk(record: StackRecord, screen: Screen, model: str | None) -> None:
     """Go through the public API, and compare the answers with what the model was taught."""
     api = record.component("api").address
-    async with httpx.AsyncClient(base_url=api, timeout=_REQUEST_SECONDS, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=api, headers=_api_key(), timeout=_REQUEST_SECONDS, trust_env=False
+    ) as client:
         walkthrough = Walkthrough(PublicApi(client), screen.console)
         try:
             registered = await walkthrough.publish(model or MODEL, record.hub)
@@ -86,6 +89,13 @@ async def _walk(record: StackRecord, screen: Screen, model: str | None) -> None:
         except httpx.HTTPError as error:
             raise DemoError(f"the API at {api} failed: {error!r}") from error
     _where_to_look(record, screen, registered.name)
+
+
+def _api_key() -> dict[str, str]:
+    """Return the header that shows the caller's API key, or the stack's own, if there is one."""
+    admin_key = Settings().api.admin_key
+    key = os.environ.get("LIFECYCLE_API_KEY") or (admin_key and admin_key.get_secret_value())
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 async def _make_model(directory: DataDirectory, screen: Screen) -> None:

@@ -14,8 +14,13 @@ def redis_server() -> str:
     return found
 
 
-def redis_command(port: int, directory: Path, *, host: str = "127.0.0.1") -> list[str]:
-    """Return the command of an append-only Redis that never evicts."""
+def redis_command(
+    port: int, directory: Path, *, host: str = "127.0.0.1", config: Path | None = None
+) -> list[str]:
+    """Return the command of an append-only Redis that never evicts.
+
+    A file takes what must not be on a command line, which is for everybody to read.
+    """
     settings = {
         "bind": host,
         "port": str(port),
@@ -26,4 +31,4 @@ def redis_command(port: int, directory: Path, *, host: str = "127.0.0.1") -> lis
         "save": "",
     }
     options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-    return [redis_server(), *options]
+    return [redis_server(), *([str(config)] if config else []), *options]

@@ -90,7 +90,7 @@ def _outside(name: str, title: str, url: str, path: str) -> Component:
 
 def _redis(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Service | Component:
     if not _given(settings.redis, "url"):
-        return stores.redis(directory.folder("redis"), wishes.ports.take(wishes.redis_port))
+        return stores.redis(directory, wishes.ports.take(wishes.redis_port))
     url = settings.redis.url.get_secret_value()
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
@@ -118,7 +118,9 @@ def _lakefs(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Ser
 def _redis_url(settings: Settings, found: dict[str, Component]) -> str:
     if _given(settings.redis, "url"):
         return settings.redis.url.get_secret_value()
-    return f"{found['redis'].address}/0"
+    probe = found["redis"].probe
+    assert isinstance(probe, RedisProbe)  # noqa: S101 - the stack's own Redis, with its password
+    return probe.url
 
 
 def _environment(

@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from embedded.data_directory import Credentials, DataDirectory
+from embedded.data_directory import Credentials, DataDirectory, write_private
 from embedded.health import HttpProbe, RedisProbe
 from embedded.redis import redis_command
 from embedded.service import Component, Service
@@ -17,12 +17,20 @@ def local_url(port: int, host: str = LOOPBACK) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def redis(directory: Path, port: int) -> Service:
-    """Return an append-only Redis."""
-    url = f"redis://{LOOPBACK}:{port}"
+def redis(directory: DataDirectory, port: int) -> Service:
+    """Return an append-only Redis that asks for a password."""
+    place, folder = f"{LOOPBACK}:{port}", directory.folder("redis")
+    password = directory.credentials().redis_password
+    config = folder / "redis.conf"
+    write_private(config, f"requirepass {password}\n")
     return Service(
-        Component(name="redis", title="Redis", address=url, probe=RedisProbe(url=f"{url}/0")),
-        command=tuple(redis_command(port, directory)),
+        Component(
+            name="redis",
+            title="Redis",
+            address=f"redis://{place}",
+            probe=RedisProbe(url=f"redis://:{password}@{place}/0"),
+        ),
+        command=tuple(redis_command(port, folder, config=config)),
     )
 
 

@@ -5,34 +5,14 @@ import hmac
 import re
 import secrets
 from datetime import UTC, datetime
-from enum import StrEnum
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict
+
+from shared.identity.roles import Role
 
 #: ``lc_<id>_<secret>``: the prefix is what scanners of leaked secrets look for.
 _TEXT = re.compile(r"lc_([0-9a-f]{12})_[0-9a-f]{64}")
 _ID_BYTES, _SECRET_BYTES = 6, 32
-
-#: What people call a key.
-KeyName = Annotated[
-    str, StringConstraints(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
-]
-
-
-class Role(StrEnum):
-    """What a key may do; each may do what those before it may."""
-
-    VIEWER = "viewer"
-    SUBMITTER = "submitter"
-    ADMIN = "admin"
-
-    def covers(self, needed: "Role") -> bool:
-        """Return whether this role may do what the other may."""
-        return _RANK[self] >= _RANK[needed]
-
-
-_RANK = {role: rank for rank, role in enumerate(Role)}
 
 
 class ApiKey(BaseModel):
@@ -42,7 +22,8 @@ class ApiKey(BaseModel):
 
     #: Part of the text, and what jobs and files carry as their submitter.
     id: str
-    name: KeyName
+    #: Whose it is, or what it is for.
+    name: str
     role: Role
     #: SHA-256 of the text. The secret in it is random, so a slow hash would add nothing.
     digest: str

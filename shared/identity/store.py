@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import redis
 
 from shared.errors import NotFoundError, UnavailableError
-from shared.identity.keys import ApiKey, Role, issue
+from shared.identity.keys import ApiKey, issue
+from shared.identity.roles import Role
 from shared.ledger import redis_errors
 from shared.settings import LedgerSettings
 

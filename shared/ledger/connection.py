@@ -29,6 +29,10 @@ def redis_errors() -> Iterator[None]:
     """Turn Redis' failures into ours."""
     try:
         yield
+    except redis.AuthenticationError as error:
+        raise UnavailableError(
+            "Redis does not let us in: the password in REDIS_URL", code="redis_unavailable"
+        ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnavailableError("Redis does not answer", code="redis_unavailable") from error
     except (redis.ReadOnlyError, redis.OutOfMemoryError) as error:

@@ -56,6 +56,13 @@ def test_status_succeeds_only_while_all_is_healthy(stack: CommandLine) -> None:
     assert "no answer" in ill.stdout
 
 
+def test_keys_are_those_of_the_stack_that_runs(stack: CommandLine) -> None:
+    keys = stack.run("keys", "ls")
+
+    assert keys.returncode == 0, keys.stderr
+    assert "There are no keys" in keys.stdout
+
+
 def test_a_second_up_says_where_the_first_one_runs(stack: CommandLine) -> None:
     second = stack.run("up", "--free-ports")
 
@@ -139,3 +146,13 @@ def test_what_is_set_to_come_from_outside_must_answer(tmp_path: Path) -> None:
 
     assert up.returncode == 1
     assert "MLflow is set to http://127.0.0.1:9, which does not answer" in up.stdout
+
+
+def test_an_api_beyond_loopback_takes_keys_and_the_stack_says_so(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("API_HOST=0.0.0.0\n")
+
+    up = CommandLine(tmp_path).run("up", "--free-ports", timeout_seconds=START_SECONDS)
+
+    assert up.returncode == 1
+    assert "API did not start" in up.stdout
+    assert "lifecycle keys create" in up.stdout

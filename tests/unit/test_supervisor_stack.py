@@ -1,5 +1,6 @@
 """The stack consists of what was not given from outside."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -139,3 +140,32 @@ def test_a_real_lakefs_is_preferred_until_the_embedded_one_has_data(
     assert command() == (str(binary), "run", "--local-settings")
     (data / "lakefs").mkdir()
     assert "embedded.lakefs" in command()
+
+
+def test_the_stack_listens_on_loopback_and_its_redis_asks_for_a_password(nowhere: Path) -> None:
+    services = {service.name: service for service in planned(nowhere).services}
+    redis, mlflow = services["redis"], services["mlflow"]
+    config = nowhere / "redis" / "redis.conf"
+    password = DataDirectory(nowhere).credentials().redis_password
+
+    assert config.read_text() == f"requirepass {password}\n"
+    assert config.stat().st_mode & 0o077 == 0
+    assert f":{password}@" in services["api"].env["REDIS_URL"]
+    assert f":{password}@" in services["flower"].env["CELERY_BROKER_URL"]
+    assert password not in redis.component.address
+    for service in services.values():
+        assert not any(password in part for part in service.command), service.name
+    assert "--bind 127.0.0.1" in " ".join(redis.command)
+    assert "--host 127.0.0.1" in " ".join(mlflow.command)
+    assert "--address=127.0.0.1" in services["flower"].command
+    assert mlflow.env["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert mlflow.env["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+
+
+def test_a_directory_of_an_older_version_gets_the_credentials_that_it_lacks(tmp_path: Path) -> None:
+    kept = {"access_key_id": "a", "secret_access_key": "s", "encryption_key": "e"}
+    (tmp_path / "credentials.json").write_text(json.dumps(kept))
+    credentials = DataDirectory(tmp_path).credentials()
+    assert credentials.access_key_id == "a"
+    assert credentials.redis_password
+    assert DataDirectory(tmp_path).credentials() == credentials
