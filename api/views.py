@@ -34,6 +34,7 @@ class JobView(BaseModel):
                     "attempt": 1,
                     "max_attempts": 3,
                     "queue": "downloads",
+                    "position": None,
                     "worker": "cpu@host",
                     "parent_id": None,
                     "children": [],
@@ -70,6 +71,11 @@ class JobView(BaseModel):
     attempt: int
     max_attempts: int
     queue: str
+    position: int | None = Field(
+        None,
+        description="Jobs before it in its queue, by priority and age; null unless it is queued. "
+        "Submitters take turns, so its own may come sooner.",
+    )
     worker: str | None
     parent_id: str | None
     children: list[str]
@@ -114,6 +120,7 @@ class JobView(BaseModel):
             attempt=job.attempts,
             max_attempts=job.max_attempts,
             queue=job.queue,
+            position=job.position,
             worker=job.owner,
             parent_id=job.parent_id,
             children=list(job.children),

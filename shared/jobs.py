@@ -95,3 +95,6 @@ class Job(BaseModel):
     parent_id: str | None = None
     children: tuple[str, ...] = ()
     cancel_requested: bool = False
+    #: Jobs before it in its queue, by priority and age; None unless it is queued. Where others
+    #: submit too, its turn may come sooner.
+    position: int | None = None

@@ -1,6 +1,14 @@
 """The ledger: the truth about every job, in Redis."""
 
 from shared.ledger.connection import connect, redis_errors
+from shared.ledger.counts import (
+    RUN_SECONDS_BOUNDS,
+    Counts,
+    EventCount,
+    JobEvent,
+    QueueDepth,
+    RunTimes,
+)
 from shared.ledger.epoch import TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
@@ -9,13 +17,19 @@ from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
 
 __all__ = [
+    "RUN_SECONDS_BOUNDS",
+    "Counts",
     "Event",
+    "EventCount",
     "EventReader",
+    "JobEvent",
     "Ledger",
     "NewJob",
     "Placement",
     "Presence",
+    "QueueDepth",
     "Reconciliation",
+    "RunTimes",
     "TransitionEpoch",
     "WorkerInfo",
     "connect",

@@ -14,7 +14,6 @@ if idempotency_key ~= '' then
   redis.call('SET', key('idempotency', idempotency_key), first)
 end
 
-local now = now_ms()
 for _, job in ipairs(jobs) do
   local id, lifetime = job.id, tonumber(job.lifetime)
   job.lifetime = nil
@@ -25,6 +24,7 @@ for _, job in ipairs(jobs) do
   index(id, 'kind', job.kind)
   index(id, 'model', job.model)
   index(id, 'submitter', job.submitter)
+  if job.queue ~= '' then redis.call('SADD', key('queues'), job.queue) end
   if job.parent_id then redis.call('ZADD', key('children', job.parent_id), 0, id) end
   if id == first and #jobs > 1 then
     -- A parent waits for its children and is never claimed.
@@ -32,7 +32,7 @@ for _, job in ipairs(jobs) do
     move(id, 'running')
     due(id, now + republish)
   else
-    enqueue(id, now, now)
+    enqueue(id, now)
   end
 end
 write(first, 'idempotency_key', idempotency_key, 'fingerprint', fingerprint)

@@ -1,9 +1,9 @@
 -- ARGV: id. Returns {outcome, state}: cancelled, requested, ended or unknown.
-local function cancel(id, now)
+local function cancel(id)
   local state, pending = read(id, 'state', 'pending')
   if not state then return {'unknown', ''} end
   if state == 'queued' then
-    finish(id, 'cancelled', now, '', '')
+    finish(id, 'cancelled', '', '')
     return {'cancelled', 'cancelled'}
   end
   if state ~= 'running' then return {'ended', state} end
@@ -11,12 +11,11 @@ local function cancel(id, now)
   return {'requested', state}
 end
 
-local now = now_ms()
 local before = read(ARGV[1], 'state')
 for _, child in ipairs(redis.call('ZRANGE', key('children', ARGV[1]), 0, -1)) do
-  cancel(child, now)
+  cancel(child)
 end
-local outcome = cancel(ARGV[1], now)
+local outcome = cancel(ARGV[1])
 -- The parent ended just now, with its last child.
 if outcome[1] == 'ended' and before == 'running' then return {'cancelled', outcome[2]} end
 return outcome

@@ -2,7 +2,6 @@
 local id, owner, nonce = ARGV[1], ARGV[2], ARGV[3]
 local state, available, deadline, claimed, started =
   read(id, 'state', 'available_at', 'deadline', 'nonce', 'started_at')
-local now = now_ms()
 
 -- The reply to this very claim was lost on its way, and it is asked again.
 if state == 'running' and claimed == nonce then return 1 end
@@ -11,7 +10,7 @@ if deadline and tonumber(deadline) <= now then return 0 end
 
 redis.call('HINCRBY', key('job', id), 'fence', 1)
 redis.call('HINCRBY', key('job', id), 'attempts', 1)
-write(id, 'owner', owner, 'nonce', nonce, 'lease_until', now + lease)
+write(id, 'owner', owner, 'nonce', nonce, 'lease_until', now + lease, 'claimed_at', now)
 if not started or started == '' then write(id, 'started_at', now) end
 move(id, 'running')
 due(id, sooner(now + lease, deadline))

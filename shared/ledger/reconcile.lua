@@ -1,7 +1,6 @@
 -- Looks at the jobs whose time has come. ARGV: limit.
 -- Returns {queued ids whose hint may be lost, lost leases, crashed, past deadline, expired}.
 local limit = tonumber(ARGV[1])
-local now = now_ms()
 local hints, lost, crashed, late, expired = {}, 0, 0, 0, 0
 
 local function forget(id)
@@ -22,14 +21,15 @@ end
 
 local function lose(id, crashes, cancelled)
   lost = lost + 1
+  count_job(id, 'lost')
   if cancelled then
-    finish(id, 'cancelled', now, '', '')
+    finish(id, 'cancelled', '', '')
   elseif crashes >= max_crashes then
     crashed = crashed + 1
-    finish(id, 'failed', now, '', failure('crashed',
-      string.format('the worker was lost %d times while it ran this job', crashes)))
+    count_job(id, 'crashed')
+    fail(id, 'crashed', string.format('the worker was lost %d times while it ran this job', crashes))
   else
-    enqueue(id, now + backoff * (crashes - 1), now)
+    enqueue(id, now + backoff * (crashes - 1))
     table.insert(hints, id)
   end
 end
@@ -43,7 +43,7 @@ local function look(id)
   elseif state == 'queued' then
     if deadline and deadline <= now then
       late = late + 1
-      finish(id, 'failed', now, '', failure('deadline_exceeded', 'the deadline passed in the queue'))
+      fail(id, 'deadline_exceeded', 'the deadline passed in the queue')
     else
       table.insert(hints, id)
       due(id, sooner(now + republish, deadline))
@@ -55,12 +55,13 @@ local function look(id)
       lose(id, redis.call('HINCRBY', key('job', id), 'crashes', 1), cancelled == '1')
     elseif deadline and deadline + grace <= now then
       late = late + 1
-      finish(id, 'failed', now, '', failure('deadline_exceeded', 'the job did not stop in time'))
+      fail(id, 'deadline_exceeded', 'the job did not stop in time')
     else
       due(id, sooner(lease_until, deadline and deadline + grace))
     end
   else
     expired = expired + 1
+    count_job(id, 'expired')
     forget(id)
   end
 end

@@ -2,7 +2,6 @@
 local id = ARGV[1]
 local state, fence, cancel, deadline = read(id, 'state', 'fence', 'cancel_requested', 'deadline')
 if state ~= 'running' or fence ~= ARGV[2] then return 'lost' end
-local now = now_ms()
 local lease_until = now + lease
 write(id, 'lease_until', lease_until)
 due(id, sooner(lease_until, deadline))

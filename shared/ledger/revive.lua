@@ -1,6 +1,5 @@
 -- ARGV: id. Returns {outcome, state}: revived, refused or unknown.
 local id = ARGV[1]
-local now = now_ms()
 
 local function reset(job)
   local lifetime = read(job, 'lifetime')
@@ -27,7 +26,7 @@ for _, child in ipairs(children) do
   local ended = read(child, 'state')
   if ended == 'failed' or ended == 'cancelled' then
     reset(child)
-    enqueue(child, now, now)
+    enqueue(child, now)
     revived = revived + 1
   end
 end
@@ -37,7 +36,7 @@ if #children > 0 then
 end
 
 reset(id)
-enqueue(id, now, now)
+enqueue(id, now)
 if parent and parent ~= '' and redis.call('EXISTS', key('job', parent)) == 1 then
   if read(parent, 'state') == 'running' then
     redis.call('HINCRBY', key('job', parent), 'pending', 1)

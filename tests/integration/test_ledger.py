@@ -39,6 +39,10 @@ def test_accepted_job_is_queued_and_listed(ledger: Ledger) -> None:
     assert ledger.queued("downloads") == 1
 
 
+def ids(jobs: list[Job]) -> list[str]:
+    return [job.id for job in jobs]
+
+
 def test_unknown_job_is_not_found(ledger: Ledger) -> None:
     with pytest.raises(NotFoundError, match="no-such"):
         ledger.get("no-such")
@@ -220,9 +224,9 @@ def test_listing_filters_and_pages(ledger: Ledger) -> None:
     jobs = [accept(ledger, model=f"m{number % 2}") for number in range(10)]
     claim(ledger, jobs[0])
     newest, cursor = ledger.page(limit=4)
-    assert newest == jobs[:-5:-1]
-    assert ledger.page(limit=4, cursor=cursor)[0] == jobs[5:1:-1]
-    assert ledger.page(model="m0", state=JobState.QUEUED)[0] == jobs[8:0:-2]
+    assert ids(newest) == ids(jobs[:-5:-1])
+    assert ids(ledger.page(limit=4, cursor=cursor)[0]) == ids(jobs[5:1:-1])
+    assert ids(ledger.page(model="m0", state=JobState.QUEUED)[0]) == ids(jobs[8:0:-2])
     assert [job.id for job in ledger.page(state=JobState.RUNNING)[0]] == [jobs[0].id]
     assert ledger.page(kind=JobKind.INFER) == ([], None)
     mine = accept(ledger, submitter="key-a")
@@ -237,4 +241,15 @@ def test_ended_jobs_are_forgotten(
     job = ledger.accept(new_job(submitter="key-a"), idempotency_key="k")[0]
     ledger.finish(claim(ledger, job), JobState.SUCCEEDED, result={})
     wait_until(lambda: ledger.reconcile().expired, what="job is forgotten")
-    assert list(redis_client.scan_iter(f"{ledger_settings.prefix}:*")) == []
+    prefix = f"{ledger_settings.prefix}:"
+    left = {key.removeprefix(prefix) for key in redis_client.scan_iter(f"{prefix}*")}
+    assert left == {"counts", "runs", "queues"}, "what is counted, in as many fields as queues"
+
+
+def test_a_queued_job_knows_how_many_are_before_it(ledger: Ledger) -> None:
+    first, second = accept(ledger), accept(ledger)
+    urgent = accept(ledger, priority=0)
+    assert (first.position, second.position, urgent.position) == (0, 1, 0)
+    assert [job.position for job in ledger.page()[0]] == [0, 2, 1]
+    assert claim(ledger, urgent).position is None
+    assert ledger.get(second.id).position == 1

@@ -1,0 +1,54 @@
+local function json_list(items)
+  return '[' .. table.concat(items, ',') .. ']'
+end
+
+-- What became of each child, by its end; and of the failed ones what a problem document shows.
+local function tally(parent)
+  local ends = {succeeded = {}, failed = {}, cancelled = {}}
+  local errors, names = {}, {}
+  local children = redis.call('ZRANGE', key('children', parent), 0, -1)
+  for _, child in ipairs(children) do
+    local state, model, error, result = read(child, 'state', 'model', 'error', 'result')
+    if ends[state] then
+      local item = {job_id = child, model_name = model}
+      if error and error ~= '' then item.error = cjson.decode(error) end
+      if result and result ~= '' then item.result = cjson.decode(result) end
+      table.insert(ends[state], cjson.encode(item))
+      if state == 'failed' then
+        table.insert(errors, cjson.encode({field = model, detail = item.error.detail}))
+        table.insert(names, model)
+      end
+    end
+  end
+  return ends, errors, names, #children
+end
+
+local function conclude(parent)
+  local ends, errors, names, total = tally(parent)
+  local result = string.format('{"succeeded":%s,"failed":%s,"cancelled":%s}',
+    json_list(ends.succeeded), json_list(ends.failed), json_list(ends.cancelled))
+  if #names > 0 then
+    local shown = table.concat(names, ', ', 1, math.min(#names, 10))
+    if #names > 10 then shown = shown .. ', …' end
+    local detail = string.format('%d of %d failed: %s', #names, total, shown)
+    local error = string.format('{"code":"batch_incomplete","detail":%s,"retryable":false,"errors":%s}',
+      cjson.encode(detail), json_list(errors))
+    finish(parent, 'failed', result, error)
+  elseif #ends.cancelled > 0 then
+    finish(parent, 'cancelled', result, '')
+  else
+    finish(parent, 'succeeded', result, '')
+  end
+end
+
+-- A child ended: the parent counts it, and ends with its last one.
+settle = function(parent)
+  if read(parent, 'state') ~= 'running' then return end
+  local pending = redis.call('HINCRBY', key('job', parent), 'pending', -1)
+  local total = redis.call('ZCARD', key('children', parent))
+  local progress = cjson.encode(
+    {completed = total - pending, total = total, unit = 'jobs', message = ''})
+  write(parent, 'progress', progress)
+  emit(parent, 'progress', progress)
+  if pending <= 0 then conclude(parent) end
+end
