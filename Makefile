@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test test-unit test-gpu up demo docs bench
+.PHONY: help setup lock check format test test-unit test-gpu fuzz up demo docs bench
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,7 +7,10 @@ READY := .venv/.ready
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## Install everything into .venv, as locked (quick when nothing changed)
+setfuzz: $(READY) ## Hold the API to its OpenAPI with thousands of requests (FUZZ_EXAMPLES, FUZZ_SEED)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),100) $(BIN)/python -m pytest tests/fuzz
+
+up: $(READY) ## Install everything into .venv, as locked (quick when nothing changed)
 
 $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

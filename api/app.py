@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from api import errors
 from api.callers import Callers
 from api.components import probes_of
-from api.documented import KEY_ANSWERS, KEY_SCHEMES
+from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.guard import Guard
 from api.limits import BodyLimit
 from api.routes import files, health, inference, jobs, lifecycle, registry
@@ -62,9 +62,11 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
     # Added last, it comes first: strangers' bodies are not read.
     add_guard(app, settings)
-    app.include_router(health.router)
+    answers = KEY_ANSWERS | STORE_ANSWERS
     for module in (lifecycle, registry, inference, files, jobs):
-        app.include_router(module.router, dependencies=KEY_SCHEMES, responses=KEY_ANSWERS)
+        app.include_router(module.router, dependencies=KEY_SCHEMES, responses=answers)
+    app.include_router(health.router)
+    describe(app)
     return app
 
 

@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared.errors import (
     BatchIncompleteError,
@@ -52,6 +53,8 @@ _HEADERS = {
     401: {"WWW-Authenticate": 'Bearer realm="lifecycle"'},
     503: {"Retry-After": "5"},
 }
+#: What a path may allow; the app has no others.
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
 
 class Problem(BaseModel):
@@ -150,12 +153,25 @@ def _field(location: tuple[int | str, ...]) -> str:
 _PLACES = {"body", "query", "path", "header"}
 
 
-def _on_http_error(_: Request, error: Exception) -> Response:
+def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
     document = Problem(title=phrase, status=error.status_code, detail=str(error.detail), code=code)
-    return _respond(document, error.headers)
+    allow = {"Allow": ", ".join(_allowed(request))} if error.status_code == 405 else {}
+    return _respond(document, {**(error.headers or {}), **allow})
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return the methods of a path; Starlette names those of the first of its routes only."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes
+        )
+    ]
 
 
 def _on_defect(_: Request, __: Exception) -> Response:

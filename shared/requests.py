@@ -34,12 +34,16 @@ def _inside(path: str) -> str:
     return path
 
 
+#: What the two rules above say to readers of OpenAPI; pydantic's patterns know no negation.
+_PLAIN = Field(json_schema_extra={"not": {"pattern": r"\.\.|--|//"}})
+_INSIDE = Field(json_schema_extra={"not": {"pattern": r"(^|/)\.{0,2}(/|$)"}})
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]"
 #: ``org/name`` or ``name``, each part as the Hugging Face Hub allows it.
 HubName = Annotated[
     str,
     StringConstraints(pattern=rf"^{_WORD}{{0,95}}(/{_WORD}{{0,95}})?$"),
     AfterValidator(_plain),
+    _PLAIN,
 ]
 _HUB_NAME = TypeAdapter(HubName)
 #: ``[host/][namespace/]name[:tag]``, as Ollama writes it.
@@ -54,10 +58,11 @@ Revision = Annotated[
     str,
     StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9._/-]*$"),
     AfterValidator(_inside),
+    _INSIDE,
 ]
 #: A directory's name in the staging area: one path segment that is not hidden.
 LocalName = Annotated[
-    str, StringConstraints(pattern=rf"^{_WORD}{{0,199}}$"), AfterValidator(_plain)
+    str, StringConstraints(pattern=rf"^{_WORD}{{0,199}}$"), AfterValidator(_plain), _PLAIN
 ]
 #: lakeFS' own rule for repositories.
 RepoName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$")]
@@ -70,6 +75,7 @@ StorePath = Annotated[
     str,
     StringConstraints(max_length=500, pattern=r"^[A-Za-z0-9_.][A-Za-z0-9._ /-]*$"),
     AfterValidator(_inside),
+    _INSIDE,
 ]
 RegisteredName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._ -]{0,199}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
@@ -81,6 +87,20 @@ Stage = Literal["production", "staging", "archived", "none"]
 Priority = Annotated[int, Field(ge=0, le=9)]
 
 
+#: What a model is chosen by at the hub; at Ollama its name says it all.
+_OF_THE_HUB = ("revision", "allow_patterns", "ignore_patterns")
+
+
+def _by_source(schema: dict[str, Any]) -> None:
+    """Say to readers of OpenAPI that the rules of a download depend on the model's source."""
+    schema["if"] = {
+        "properties": {"model_source": {"const": "ollama"}},
+        "required": ["model_source"],
+    }
+    schema["then"] = {"properties": {name: {"type": "null"} for name in _OF_THE_HUB}}
+    schema["else"] = {"properties": {"model_name": _HUB_NAME.json_schema()}}
+
+
 class JobRequest(BaseModel):
     """Base of all requests: an unknown field is an error."""
 
@@ -89,6 +109,8 @@ class JobRequest(BaseModel):
 
 class DownloadRequest(JobRequest):
     """Fetch a model from where it is published into the staging area."""
+
+    model_config = ConfigDict(json_schema_extra=_by_source)
 
     model_source: Literal["huggingface", "ollama"] = "huggingface"
     #: ``org/name`` at the hub, ``name:tag`` at Ollama.
@@ -103,6 +125,13 @@ class DownloadRequest(JobRequest):
         if info.data.get("model_source") == "huggingface":
             return _HUB_NAME.validate_python(name)
         return name
+
+    @field_validator(*_OF_THE_HUB)
+    @classmethod
+    def _only_of_the_hub(cls, given: object, info: ValidationInfo) -> object:
+        if given is not None and info.data.get("model_source") == "ollama":
+            raise ValueError(f"models of Ollama have no {info.field_name}: name:tag says it all")
+        return given
 
     @property
     def local_model_name(self) -> str:

@@ -7,7 +7,7 @@ from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from api.callers import Calling
-from api.documented import PROBLEM
+from api.documented import NOT_FOUND, PROBLEM
 from api.services import Provided
 from api.uploads import FIELD, FilePart
 from shared.errors import InvalidInputError
@@ -25,14 +25,11 @@ _BODY = {
             "schema": {
                 "type": "object",
                 "required": [FIELD],
-                "properties": {FIELD: {"type": "string", "format": "binary"}},
+                "properties": {FIELD: {"type": "string", "format": "binary", "minLength": 1}},
+                "additionalProperties": False,
             }
         }
     },
-}
-_ANSWERS: dict[int | str, dict[str, object]] = {
-    404: PROBLEM | {"description": "There is no such file, or its time is over."},
-    422: PROBLEM | {"description": "The file is empty, too large or not sent as multipart."},
 }
 FileId = Annotated[
     str,
@@ -44,7 +41,7 @@ FileId = Annotated[
     "",
     summary="Upload a medium",
     status_code=201,
-    responses={422: _ANSWERS[422]},
+    responses={422: PROBLEM},
     openapi_extra={"requestBody": _BODY},
 )
 async def upload(
@@ -77,13 +74,13 @@ async def _received(request: Request, files: FileStore, submitter: str) -> Store
         return await run_in_threadpool(target.finish)
 
 
-@router.get("/{file_id}", summary="Look at a file", responses={404: _ANSWERS[404]})
+@router.get("/{file_id}", summary="Look at a file", responses=NOT_FOUND)
 def look_at(services: Provided, caller: Calling, file_id: FileId) -> StoredFile:
     """Return what is known of a file."""
     return services.files.get(file_id, submitter=caller.submitter)
 
 
-@router.delete("/{file_id}", summary="Delete a file", responses={404: _ANSWERS[404]})
+@router.delete("/{file_id}", summary="Delete a file", responses=NOT_FOUND)
 def delete(services: Provided, caller: Calling, file_id: FileId) -> StoredFile:
     """Delete a file, and return what was known of it; a job that needs it then fails."""
     return services.files.delete(file_id, caller.submitter)

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter
 
+from api.documented import STORE_ANSWERS
 from api.services import Provided
 from api.views import Message
 
@@ -14,7 +15,7 @@ async def live() -> Message:
     return Message(message="alive")
 
 
-@router.get("/ready", summary="Whether jobs can be accepted")
+@router.get("/ready", summary="Whether jobs can be accepted", responses={503: STORE_ANSWERS[503]})
 def ready(services: Provided) -> Message:
     """Answer 200 when the ledger can be reached, else 503."""
     services.ledger.ping()

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
 from api.callers import Calling
+from api.documented import CONFLICT, EVENT_STREAM, NOT_FOUND
 from api.ownership import OwnJob
 from api.services import Provided, Services
 from api.views import JobPage, JobView
@@ -54,7 +55,7 @@ def list_jobs(
     return JobPage(jobs=[JobView.of(job) for job in jobs], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", summary="Look at a job, or wait for its end")
+@router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=NOT_FOUND)
 async def get_job(
     services: Provided,
     job: OwnJob,
@@ -75,16 +76,7 @@ async def get_job(
     "/{job_id}/events",
     summary="Follow a job",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "content": {
-                "text/event-stream": {
-                    "schema": {"type": "string"},
-                    "example": 'id: 1763805600000-0\nevent: token\ndata: {"text": "Hello"}\n\n',
-                }
-            }
-        }
-    },
+    responses=NOT_FOUND | {200: {"content": {"text/event-stream": EVENT_STREAM}}},
 )
 async def follow_job(
     services: Provided,
@@ -93,7 +85,8 @@ async def follow_job(
     last_event_id: Annotated[
         str | None,
         Header(
-            pattern=r"^\d{1,20}(-\d{1,20})?$",
+            # Each part is a number of 64 bits at Redis, to which 20 digits may be too many.
+            pattern=r"^[0-9]{1,19}(-[0-9]{1,19})?$",
             description="Go on after this event; without it, the stream starts with the job.",
         ),
     ] = None,
@@ -131,13 +124,23 @@ async def _over(services: Services, job_id: str) -> bool:
     return await run_in_threadpool(services.ledger.ended, job_id)
 
 
-@router.post("/{job_id}/cancel", summary="Cancel a job", status_code=202)
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    responses=NOT_FOUND | CONFLICT,
+    status_code=202,
+)
 def cancel_job(services: Provided, job: OwnJob) -> JobView:
     """Cancel a queued job at once, and ask a running one to stop; 409 if it has ended."""
     return JobView.of(services.ledger.cancel(job.id))
 
 
-@router.post("/{job_id}/retry", summary="Try a failed or cancelled job again", status_code=202)
+@router.post(
+    "/{job_id}/retry",
+    summary="Try a failed or cancelled job again",
+    responses=NOT_FOUND | CONFLICT,
+    status_code=202,
+)
 def retry_job(services: Provided, job: OwnJob) -> JobView:
     """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
     return JobView.of(services.submission.retry(job.id))

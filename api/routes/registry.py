@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict
 
 from api.components import probe_all
+from api.documented import CONFLICT, NOT_FOUND
 from api.services import Provided
 from api.views import Message, ModelsHealth, VersionView
 from shared.lakefs.types import Repository
@@ -71,7 +72,9 @@ def registered_models(services: Provided, show_all: bool = False) -> list[Versio
     return [VersionView.of(version) for version in services.registry.list_models(show_all=show_all)]
 
 
-@router.get("/registered_in_mlflow/{name}", summary="Versions of a registered model")
+@router.get(
+    "/registered_in_mlflow/{name}", summary="Versions of a registered model", responses=NOT_FOUND
+)
 def registered_versions(
     services: Provided,
     name: Annotated[RegisteredName, Path(openapi_examples={"name": {"value": "smollm"}})],
@@ -84,7 +87,7 @@ def registered_versions(
     ]
 
 
-@router.post("/transition_stage", summary="Give a version a stage")
+@router.post("/transition_stage", summary="Give a version a stage", responses=NOT_FOUND | CONFLICT)
 def transition_stage(
     services: Provided,
     request: Annotated[

@@ -15,6 +15,7 @@ from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Setti
 from tests.processes import free_port
 
 DOWNLOAD = {"model_name": "org/model"}
+OLLAMA_DOWNLOAD = {"model_source": "ollama", "model_name": "qwen3:0.6b"}
 INFER = {"task": "text-generation", "model_name": "m", "data": {"inputs": "x"}}
 
 
@@ -68,6 +69,8 @@ def test_same_idempotency_key_gives_the_same_job(client: TestClient) -> None:
         ("/models/download", {"model_name": "../etc"}, "model_name"),
         ("/models/download", DOWNLOAD | {"model_source": "ftp"}, "model_source"),
         ("/models/download", DOWNLOAD | {"token": "secret"}, "token"),
+        ("/models/download", OLLAMA_DOWNLOAD | {"revision": "main"}, "revision"),
+        ("/models/download", OLLAMA_DOWNLOAD | {"allow_patterns": ["*.gguf"]}, "allow_patterns"),
         ("/models/batch_download", {"downloads": []}, "downloads"),
         ("/models/batch_download", {"downloads": [{}]}, "downloads.0.model_name"),
         ("/models/upload_to_lakefs", {"repo_name": "A_", "local_model_name": "m"}, "repo_name"),
@@ -103,6 +106,30 @@ def test_unknown_path_and_method_are_problems_too(client: TestClient) -> None:
     for response in (client.get("/nowhere"), client.delete("/jobs")):
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json()["status"] == response.status_code
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"), [("/jobs", "GET"), ("/files/any", "DELETE, GET"), ("/files", "POST")]
+)
+def test_wrong_method_is_told_all_that_are_right(
+    client: TestClient, path: str, allowed: str
+) -> None:
+    response = client.put(path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+def test_openapi_knows_one_shape_of_a_failed_call(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    shapes = {
+        json.dumps(answer["content"])
+        for methods in document["paths"].values()
+        for call in methods.values()
+        for status, answer in call["responses"].items()
+        if int(status) >= 400
+    }
+    problem = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    assert shapes == {json.dumps({"application/problem+json": problem})}
+    assert "Problem" in document["components"]["schemas"]
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -184,6 +211,9 @@ def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: L
     ]
     assert events[3][2] == {"text": "Grüße"}
     assert _events(client, job.id, after=events[3][0]) == events[4:]
+    assert _events(client, job.id, after=f"0-{'9' * 19}") == events
+    too_long = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": f"0-{'9' * 20}"})
+    assert too_long.status_code == 422
 
 
 def _events(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from shared.errors import CancelledError, InvalidInputError, NotFoundError, UnsupportedTaskError
+from shared.errors import CancelledError, NotFoundError, UnsupportedTaskError
 from shared.jobs import JobKind
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
@@ -79,15 +79,6 @@ def test_a_pull_looks_at_its_token(server: OllamaServer, model: Model, new_run: 
     run.token.cancel(CancelledError("by the test"))
     with pytest.raises(CancelledError):
         OllamaPull(server)(run.context)
-
-
-@pytest.mark.parametrize("extra", [{"revision": "main"}, {"allow_patterns": ["*.gguf"]}])
-def test_a_pull_refuses_what_ollama_cannot_do(
-    server: OllamaServer, new_run: NewRun, extra: dict[str, Any]
-) -> None:
-    with pytest.raises(InvalidInputError) as refused:
-        OllamaPull(server)(new_run(JobKind.DOWNLOAD, download("echo", **extra)).context)
-    assert refused.value.field == next(iter(extra))
 
 
 def test_a_model_becomes_a_version_with_its_tags_and_stage(

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from shared.errors import InvalidInputError, UnsupportedTaskError
+from shared.errors import UnsupportedTaskError
 from shared.models import ModelVersion
 from shared.ollama import OllamaDetails, OllamaModel, OllamaServer
 from shared.registry import ModelRegistry
@@ -29,11 +29,6 @@ class OllamaPull:
     def __call__(self, context: JobContext) -> dict[str, Any]:
         """Have the server pull the model and return the job's result."""
         request = DownloadRequest.model_validate(context.job.request)
-        for field in ("revision", "allow_patterns", "ignore_patterns"):
-            if getattr(request, field) is not None:
-                raise InvalidInputError(
-                    f"models of Ollama have no {field}: name:tag says it all", field=field
-                )
 
         def report(completed: int, total: int | None, message: str) -> None:
             context.report(completed, total, "bytes", message)
