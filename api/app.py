@@ -12,7 +12,9 @@ from api.components import probes_of
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.guard import Guard
 from api.limits import BodyLimit
-from api.routes import files, health, inference, jobs, lifecycle, registry
+from api.metrics import HttpMetrics, metrics_registry
+from api.observation import Observation
+from api.routes import files, health, inference, jobs, lifecycle, metrics, registry
 from api.services import Services
 from api.submission import Submission
 from api.sweep import sweep_files
@@ -60,12 +62,15 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # Files are streamed to their storage, which has a limit of its own.
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
-    # Added last, it comes first: strangers' bodies are not read.
+    # Strangers' bodies are not read.
     add_guard(app, settings)
+    # Added last, it comes first: it sees what the others refuse.
+    app.add_middleware(Observation, metrics=HttpMetrics(services.metrics))
     answers = KEY_ANSWERS | STORE_ANSWERS
     for module in (lifecycle, registry, inference, files, jobs):
         app.include_router(module.router, dependencies=KEY_SCHEMES, responses=answers)
-    app.include_router(health.router)
+    for module in (health, metrics):
+        app.include_router(module.router)
     describe(app)
     return app
 
@@ -94,11 +99,12 @@ def build_services(settings: Settings) -> Services:
     celery = celery_app(settings, "front")
     repositories = RepositoryListing(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
+    presence = Presence(client, settings.ledger)
     return Services(
         settings=settings,
         ledger=ledger,
         events=events,
-        presence=Presence(client, settings.ledger),
+        presence=presence,
         submission=Submission(ledger, Queue(celery), events),
         placement=Placement(client, settings.ledger),
         celery=celery,
@@ -108,4 +114,5 @@ def build_services(settings: Settings) -> Services:
         files=FileStore(settings.media),
         ollama=ollama,
         probes=probes_of(settings, ledger, repositories, ollama),
+        metrics=metrics_registry(ledger, presence),
     )

@@ -34,7 +34,11 @@ KEY_SCHEMES: list[Depends] = [
 KEY_ANSWERS: Answers = {
     401: PROBLEM | {"description": "An API key is needed, and none that is good is shown."},
     403: PROBLEM | {"description": "The API key's role does not allow the call."},
-    429: PROBLEM | {"description": "Too many calls; `Retry-After` says when to come back.", "headers": RETRY_AFTER},
+    429: PROBLEM
+    | {
+        "description": "Too many calls; `Retry-After` says when to come back.",
+        "headers": RETRY_AFTER,
+    },
 }
 #: The answers of every submit. A job that fails within the wait gives the status of its error.
 JOB_ANSWERS: Answers = {

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from http import HTTPStatus
 
+import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -53,6 +54,8 @@ _HEADERS = {
     401: {"WWW-Authenticate": 'Bearer realm="lifecycle"'},
     503: {"Retry-After": "5"},
 }
+#: The header that names a call, in the request, in the answer and in the log.
+REQUEST_ID = "X-Request-ID"
 #: What a path may allow; the app has no others.
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 
@@ -175,5 +178,10 @@ def _allowed(request: Request) -> list[str]:
 
 
 def _on_defect(_: Request, __: Exception) -> Response:
-    # Starlette logs the traceback; the client learns nothing of our inside.
-    return problem(ErrorInfo(code="internal_error", detail="a defect of the platform; see its log"))
+    # uvicorn logs the traceback, under the request's id; the client learns nothing of our inside.
+    answer = problem(
+        ErrorInfo(code="internal_error", detail="a defect of the platform; see its log")
+    )
+    # This is answered past every middleware.
+    answer.headers[REQUEST_ID] = structlog.contextvars.get_contextvars().get("request_id", "")
+    return answer

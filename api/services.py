@@ -5,6 +5,7 @@ from typing import Annotated
 
 from celery import Celery
 from fastapi import Depends, Request
+from prometheus_client import CollectorRegistry
 
 from api.components import Probe
 from api.submission import Submission
@@ -34,6 +35,7 @@ class Services:
     files: FileStore
     ollama: OllamaServer
     probes: dict[str, Probe]
+    metrics: CollectorRegistry
 
 
 async def _services(request: Request) -> Services:

@@ -34,6 +34,8 @@ class Submission:
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
         accepted = await run_in_threadpool(self._accept, job, children, wait.idempotency_key)
+        # The line that the log has of this call names the job: from there its id leads on.
+        structlog.contextvars.bind_contextvars(job_id=accepted.id)
         if wait.seconds and not accepted.state.terminal:
             accepted = await self.ended(accepted.id, wait.seconds)
         return answer(accepted)

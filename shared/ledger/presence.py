@@ -28,13 +28,18 @@ class Presence:
     def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._redis = client
         self._prefix = f"{settings.prefix}:worker:"
+        #: Names of all workers, so that nobody has to search all of Redis for them.
+        self._names = f"{settings.prefix}:workers"
         self._lifetime_ms = round(settings.lease_seconds * 1000)
 
     def announce(self, worker: WorkerInfo) -> None:
         """Say that a worker is alive."""
         value = json.dumps({"kind": worker.kind, "host": worker.host, "status": worker.status})
         with redis_errors():
-            self._redis.set(self._prefix + worker.name, value, px=self._lifetime_ms)
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.set(self._prefix + worker.name, value, px=self._lifetime_ms)
+            pipe.sadd(self._names, worker.name)
+            pipe.execute()
 
     def leave(self, name: str) -> None:
         """Say that a worker is gone."""
@@ -44,11 +49,14 @@ class Presence:
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are alive, by name."""
         with redis_errors():
-            keys = sorted(self._redis.scan_iter(match=self._prefix + "*", count=500))
-            values = self._redis.mget(keys) if keys else []
-        found = []
-        for key, value in zip(keys, values, strict=True):
-            if value is not None:
-                fields = json.loads(value)
-                found.append(WorkerInfo(name=key.removeprefix(self._prefix), **fields))
-        return found
+            names = sorted(map(str, self._redis.smembers(self._names)))
+            values = self._redis.mget([self._prefix + name for name in names]) if names else []
+            said = dict(zip(names, values, strict=True))
+            if silent := [name for name, value in said.items() if value is None]:
+                # One that speaks again meanwhile is back with its next heartbeat.
+                self._redis.srem(self._names, *silent)
+        return [
+            WorkerInfo(name=name, **json.loads(value))
+            for name, value in said.items()
+            if value is not None
+        ]
