@@ -1,5 +1,6 @@
 """A model's way from the hub to an answer through the public API, and every wrong turn."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from mlflow import MlflowClient
+from prometheus_client.parser import text_string_to_metric_families
 
 from embedded.hub.faults import Fault, FaultKind
 from embedded.hub.process import HubProcess
@@ -76,6 +78,49 @@ def test_second_inference_finds_the_model_warm(platform: Platform, chat_model: s
     # The worker tells its counts with its next heartbeat.
     wait_until(lambda: cache(platform)["hits"] > before["hits"], what="hit is counted")
     assert cache(platform)["misses"] == before["misses"]
+
+
+def test_metrics_follow_an_inference(platform: Platform, chat_model: str) -> None:
+    infer(platform).raise_for_status()
+    before = metrics(platform)
+    job = infer(platform).raise_for_status().json()
+    ended = ("lifecycle_jobs_ended_total", "infer", "succeeded")
+    wait_until(lambda: metrics(platform)[ended] == before[ended] + 1, what="the end is counted")
+    hits = ("lifecycle_cache_hits_total", job["worker"])
+    wait_until(lambda: metrics(platform)[hits] == before[hits] + 1, what="the hit is counted")
+    after = metrics(platform)
+    runs = ("lifecycle_run_duration_seconds_count", "infer")
+    assert after[runs] == before[runs] + 1
+    assert after["lifecycle_workers", "gpu"] == after["lifecycle_workers", "cpu"] == 1
+    assert after["lifecycle_cache_models", job["worker"]] >= 1
+
+
+def metrics(platform: Platform) -> dict[tuple[str, ...], float]:
+    """Scrape, and return the samples by their name and the values of their labels."""
+    families = text_string_to_metric_families(platform.http.get("/metrics").text)
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def test_job_id_is_in_the_logs_of_front_and_worker(platform: Platform, chat_model: str) -> None:
+    body = {"task": "text-generation", "model_name": "chat", "data": PROMPT, "options": GREEDY}
+    response = platform.http.post(
+        "/inference/infer?wait=60", json=body, headers={"X-Request-ID": "from-the-client"}
+    )
+    job_id = response.raise_for_status().json()["job_id"]
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        read = (json.loads(line) for line in platform.log(name).splitlines() if line[:1] == "{")
+        return [line for line in read if line.get("job_id") == job_id]
+
+    wait_until(lambda: lines("api"), what="the call is logged")
+    (call,) = lines("api")
+    assert (call["request_id"], call["route"]) == ("from-the-client", "/inference/infer")
+    wait_until(lambda: len(lines("gpu")) > 1, what="the end of the job is logged")
+    assert {line["event"] for line in lines("gpu")} >= {"job started", "job left"}
 
 
 def cache(platform: Platform) -> dict[str, int]:
