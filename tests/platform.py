@@ -142,7 +142,12 @@ class Platform:
                     yield name, json.loads(line.removeprefix("data:"))
 
     def __enter__(self) -> Self:
-        self.start("redis", "api", "cpu", "gpu")
+        try:
+            self.start("redis", "api", "cpu", "gpu")
+        except BaseException:
+            # Nobody else would end those that did start.
+            self.stop()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
