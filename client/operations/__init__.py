@@ -1,0 +1,1 @@
+"""The operations of the API, each written once: functions that return calls or conversations."""

@@ -1,0 +1,57 @@
+"""The stores as they are now: staging area, lakeFS repositories, MLflow's registry."""
+
+from typing import Any
+from urllib.parse import quote
+
+from client.answers import LocalModel, Message, ModelsHealth, Repository, Version
+from client.calls import Call, get, post
+
+
+def local(model_source: str | None = None) -> Call[list[LocalModel]]:
+    """List the models of the staging area, or of the Ollama server."""
+    return get("/models/local", list[LocalModel], model_source=model_source)
+
+
+def repos() -> Call[list[Repository]]:
+    """List the repositories of lakeFS."""
+    return get("/models/lakefs_repos", list[Repository])
+
+
+def ls(*, show_all: bool = False) -> Call[list[Version]]:
+    """List the versions in production and staging; with ``show_all``, the others too."""
+    return get("/models/registered_in_mlflow", list[Version], show_all=show_all)
+
+
+def show(name: str, *, all_version: bool = False) -> Call[list[Version]]:
+    """List a model's versions in production and staging; with ``all_version``, every one."""
+    path = f"/models/registered_in_mlflow/{quote(name, safe='')}"
+    return get(path, list[Version], all_version=all_version)
+
+
+def stats(*, show_all: bool = False) -> Call[dict[str, Any]]:
+    """Count the versions by stage, task and engine."""
+    return get("/models/stats", dict[str, Any], show_all=show_all)
+
+
+def health() -> Call[ModelsHealth]:
+    """Ask how MLflow, lakeFS, the hub, Ollama and Redis answer the API."""
+    return get("/models/health", ModelsHealth)
+
+
+def stage(
+    model_name: str, version: str, stage: str, *, archive_existing_versions: bool = False
+) -> Call[Message]:
+    """Give a version a stage: ``production``, ``staging``, ``archived`` or ``none``."""
+    body = {
+        "model_name": model_name,
+        "version": version,
+        "stage": stage,
+        "archive_existing_versions": archive_existing_versions,
+    }
+    return post("/models/transition_stage", Message, body)
+
+
+def rollback_stage(model_name: str, stage: str = "production") -> Call[Message]:
+    """Give a stage back to the version that had it before."""
+    body = {"model_name": model_name, "stage": stage}
+    return post("/models/rollback_stage", Message, body, repeatable=False)
