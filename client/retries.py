@@ -1,7 +1,7 @@
 """When a call is sent again, and what its answer means: decided here, done by the two clients."""
 
 import random
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -46,6 +46,8 @@ class Retries:
     backoff_max_seconds: float = 10.0
     #: An API that asks for more patience than this is not waited for.
     retry_after_max_seconds: float = 60.0
+    #: Told of each pause, and why; the client says nothing by itself.
+    on_pause: Callable[["Pause", str], object] | None = None
 
     def pause(self, attempt: int) -> Pause:
         """Return the pause behind an attempt, the first one being 1."""
@@ -71,6 +73,8 @@ class Retries:
             pause = self._again(call, outcome, attempt)
             if pause is None:
                 break
+            if self.on_pause:
+                self.on_pause(pause, _reason(outcome))
             yield pause
         return _read(call, outcome)
 
@@ -100,6 +104,12 @@ def _retry_after(response: httpx.Response) -> float | None:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _reason(outcome: Outcome) -> str:
+    if isinstance(outcome, httpx.Response):
+        return problem_of(outcome).detail
+    return "no answer from the API"
 
 
 def _read(call: Call[T], outcome: Outcome) -> T:

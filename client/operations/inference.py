@@ -9,7 +9,7 @@ from client.calls import Call, get, post, submit
 _Json = dict[str, Any]
 
 
-def infer(  # noqa: PLR0913 - one argument for each field of the request
+def infer(
     model_name: str,
     data: Mapping[str, Any],
     *,

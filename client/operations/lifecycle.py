@@ -53,7 +53,7 @@ def upload(
     return submit("/models/upload_to_lakefs", body, idempotency_key)
 
 
-def register(  # noqa: PLR0913 - one argument for each field of the request
+def register(
     registered_name: str,
     *,
     task: str,
@@ -107,7 +107,7 @@ def register_ollama(
     return submit("/models/register_ollama", body, idempotency_key)
 
 
-def import_model(  # noqa: PLR0913 - one argument for each field of the request
+def import_model(
     model_name: str,
     *,
     registered_name: str,

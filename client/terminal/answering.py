@@ -1,0 +1,106 @@
+"""A model's answer at the terminal: piece by piece as it is generated, else when it is there."""
+
+from collections.abc import Iterator
+
+import typer
+from rich.status import Status
+
+from client import Client, Event, Job, Progress
+from client.answers import JobState
+from client.terminal import tables
+from client.terminal.board import amount
+from client.terminal.exits import Exit
+from client.terminal.session import Terminal
+from client.terminal.watching import PATIENCE, conclude, detach
+
+#: Where the tasks put their answers; a plugin's is shown as JSON.
+_TEXTS = ("generated_text", "text", "answer")
+
+
+def stream(terminal: Terminal, job: Job, *, cancel_on_interrupt: bool = True) -> None:
+    """Print a model's answer, and end the command as the job ended.
+
+    An interrupt stops the model: nobody reads on. Who only watches leaves it alone.
+    """
+    with terminal.client(PATIENCE) as client:
+        try:
+            printed = _print_pieces(client, terminal, job)
+            ended = client.jobs.wait(job)
+        except KeyboardInterrupt:
+            if not cancel_on_interrupt:
+                terminal.out.print()
+                detach(terminal, job)
+            _cancel(client, terminal, job)
+    if ended.state is not JobState.SUCCEEDED:
+        conclude(terminal, ended)
+    if not printed:
+        _print_result(terminal, ended)
+    _print_origin(terminal, ended)
+
+
+def _cancel(client: Client, terminal: Terminal, job: Job) -> None:
+    terminal.out.print()
+    if not client.jobs.get(job).state.terminal:
+        client.jobs.cancel(job)
+    terminal.notes.print("Stopped: the model was told to.", style="yellow")
+    raise typer.Exit(Exit.INTERRUPTED)
+
+
+def _print_pieces(client: Client, terminal: Terminal, job: Job) -> bool:
+    """Print what is streamed, and return whether that was anything."""
+    printed = False
+    with Status(f"{job.model} is asked", console=terminal.notes) as status:
+        for event in _awaited(client, job, status):
+            if not event.text:
+                # Only a second run of the job says `running` after pieces: it begins anew.
+                if printed and event.data.get("state") == JobState.RUNNING:
+                    terminal.out.print()
+                    terminal.notes.print("The worker was lost; once more:", style="yellow")
+                continue
+            status.stop()
+            typer.echo(event.text, nl=False)
+            printed = True
+    if printed:
+        typer.echo()
+    return printed
+
+
+def _awaited(client: Client, job: Job, status: Status) -> Iterator[Event]:
+    """Yield a job's events; until its first piece, say what it is waiting for."""
+    for event in client.jobs.events(job):
+        if event.name == "progress":
+            progress = Progress.model_validate(event.data)
+            status.update(f"{job.model} is fetched: {amount(progress)}")
+        elif event.name == "state":
+            status.update(f"{job.model} is {event.data['state']}")
+        yield event
+
+
+def _print_result(terminal: Terminal, job: Job) -> None:
+    result = job.result or {}
+    for name in _TEXTS:
+        if isinstance(result.get(name), str):
+            typer.echo(result[name])
+            return
+    if labels := result.get("labels"):
+        rows = [(label["label"], f"{label['score']:.3f}") for label in labels]
+        terminal.out.print(tables.table("LABEL", "SCORE>", rows=rows))
+    else:
+        terminal.show_json({name: each for name, each in result.items() if name != "metadata"})
+
+
+def _print_origin(terminal: Terminal, job: Job) -> None:
+    """Say which model answered, and how fast."""
+    made = (job.result or {}).get("metadata", {})
+    said = [f"{job.model} version {made.get('version', '?')}"]
+    tokens, seconds = made.get("output_tokens"), made.get("inference_seconds")
+    if tokens is not None:
+        said.append(f"{tokens} tokens")
+    if tokens and seconds:
+        said.append(f"{tokens / seconds:.1f} tokens/s")
+    if made.get("cache_hit") is False and made.get("load_seconds"):
+        said.append(f"loaded in {made['load_seconds']:.1f} s")
+    if made.get("finish_reason") == "length":
+        said.append("cut at max_new_tokens")
+    if terminal.notes.is_terminal:
+        terminal.hint(" · ".join(said))

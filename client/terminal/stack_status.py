@@ -1,0 +1,20 @@
+"""What runs on a data directory, for programs."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from embedded.data_directory import DataDirectory
+
+
+def show_status_json(directory: DataDirectory) -> bool:
+    """Print every part of the stack as JSON, and return whether all of them are healthy."""
+    record = directory.running()
+    parts = record.components if record else ()
+    with ThreadPoolExecutor(len(parts) or 1) as pool:
+        healths = list(pool.map(lambda part: part.probe.healthy(), parts))
+    shown = [
+        {"name": part.name, "address": part.address, "pid": part.pid, "healthy": healthy}
+        for part, healthy in zip(parts, healths, strict=True)
+    ]
+    print(json.dumps({"running": record is not None, "parts": shown}, indent=2))
+    return bool(shown) and all(healths)
