@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from client import keys
-from client.commands import cache, files, infer, jobs, lifecycle, models, stack
+from client.commands import cache, doctor, files, infer, jobs, lifecycle, models, stack
 
 _STACK = "The stack of this machine"
 _PLATFORM = "The platform"
@@ -33,7 +33,7 @@ def _root(
 def _build() -> typer.Typer:
     """Put the commands together, in the order in which people need them."""
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=_root)
-    for command in (stack.up, stack.demo, stack.status):
+    for command in (stack.up, stack.demo, stack.status, doctor.doctor):
         app.command(rich_help_panel=_STACK)(command)
     lifecycle.add_to(models.app)
     app.add_typer(models.app, name="models", rich_help_panel=_PLATFORM)

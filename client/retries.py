@@ -109,13 +109,19 @@ def _retry_after(response: httpx.Response) -> float | None:
 def _reason(outcome: Outcome) -> str:
     if isinstance(outcome, httpx.Response):
         return problem_of(outcome).detail
-    return "no answer from the API"
+    return _silence(outcome) if outcome else ""
+
+
+def _silence(error: httpx.TransportError) -> str:
+    """Say whom nobody heard of, and why."""
+    reason = str(error).removeprefix("[Errno 111] ") or type(error).__name__
+    url = error.request.url
+    return f"no answer from {url.scheme}://{url.netloc.decode()}: {reason}"
 
 
 def _read(call: Call[T], outcome: Outcome) -> T:
     if isinstance(outcome, httpx.TransportError):
-        reason = str(outcome) or type(outcome).__name__
-        raise UnreachableError(f"no answer from the API: {reason}") from outcome
+        raise UnreachableError(_silence(outcome)) from outcome
     assert outcome is not None  # noqa: S101
     if not outcome.is_success:
         raise refusal(problem_of(outcome))

@@ -41,7 +41,7 @@ class Terminal:
         self.out = console()
         #: All that is said beside them: progress, hints, errors.
         self.notes = console(stderr=True)
-        self._url = url
+        self.url = url
 
     def client(self, attempts: int = 3) -> "Client":
         """Return a client; one that follows a job may have more patience than others."""
@@ -51,7 +51,7 @@ class Terminal:
             if pause.seconds >= 1 and not self.as_json:
                 self.notes.print(f"{reason}; again in {pause.seconds:.0f} s", style="yellow")
 
-        return Client(self._url, retries=Retries(attempts=attempts, on_pause=on_pause))
+        return Client(self.url, retries=Retries(attempts=attempts, on_pause=on_pause))
 
     def show(
         self,
@@ -95,12 +95,14 @@ def _document(answer: Any) -> object:
 
 
 @contextmanager
-def opened(context: typer.Context, as_json: bool) -> Iterator[Terminal]:
+def opened(
+    context: typer.Context, as_json: bool, data_dir: Path | None = None
+) -> Iterator[Terminal]:
     """Run a command: its errors become a message and an exit status."""
     from client import ClientError  # noqa: PLC0415
     from client.terminal.exits import Exit, exit_of  # noqa: PLC0415
 
-    terminal = Terminal(address(context), as_json=as_json)
+    terminal = Terminal(address(context, data_dir), as_json=as_json)
     try:
         yield terminal
     except ClientError as error:
@@ -117,8 +119,8 @@ def opened(context: typer.Context, as_json: bool) -> Iterator[Terminal]:
         raise typer.Exit(Exit.OK) from None
 
 
-def address(context: typer.Context) -> str | None:
+def address(context: typer.Context, data_dir: Path | None = None) -> str | None:
     """Return the API's address: as given, else of the stack that runs here, else the usual one."""
     given = context.find_root().params.get("api")
-    data_dir = Path(os.environ.get("LIFECYCLE_DATA_DIR", ".lifecycle"))
-    return str(given) if given else api_of_stack(data_dir)
+    here = data_dir or Path(os.environ.get("LIFECYCLE_DATA_DIR", ".lifecycle"))
+    return str(given) if given else api_of_stack(here)

@@ -1,0 +1,1 @@
+"""``lifecycle doctor``: what is wrong, and how to mend it."""

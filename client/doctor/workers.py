@@ -1,0 +1,78 @@
+"""The workers: alive, and taking jobs."""
+
+from datetime import UTC, datetime, timedelta
+
+from client import Client, ClientError, Job
+from client.doctor.findings import Finding, Level
+from client.doctor.scene import Scene
+from shared.errors import LifecycleError
+from shared.jobs import JobKind, JobState
+from shared.ledger import WorkerInfo
+
+_KINDS = {"cpu": "CPU workers", "gpu": "GPU workers"}
+#: A hint that was lost is published again long before.
+_LONG_QUEUED = timedelta(seconds=60)
+
+
+def workers(scene: Scene) -> list[Finding]:
+    """Look at the workers of each kind, and at jobs that none of them takes."""
+    try:
+        alive = scene.presence().workers()
+    except LifecycleError:
+        return _as_the_api_sees(scene)
+    with scene.client() as client:
+        return [_finding(scene, client, kind, alive) for kind in _KINDS]
+
+
+def _as_the_api_sees(scene: Scene) -> list[Finding]:
+    """Redis is nobody's but the platform's: from elsewhere only the API tells of workers."""
+    with scene.client() as client:
+        try:
+            names = list(client.inference.health()["workers"])
+        except ClientError:
+            return [Finding("Workers", Level.UNKNOWN, "neither Redis nor the API can be asked")]
+    unknown = Finding(_KINDS["cpu"], Level.UNKNOWN, "Redis cannot be asked from here")
+    if not names:
+        return [unknown, _none(scene, "gpu")]
+    return [unknown, Finding(_KINDS["gpu"], Level.OK, ", ".join(names))]
+
+
+def _finding(scene: Scene, client: Client, kind: str, alive: list[WorkerInfo]) -> Finding:
+    mine = [worker for worker in alive if worker.kind == kind]
+    if not mine:
+        return _none(scene, kind)
+    deaf = [worker.name for worker in mine if not worker.status.get("consuming", True)]
+    waiting = _waiting_for(client, kind)
+    idle = [worker.name for worker in mine if not worker.status["in_flight"]]
+    if deaf or (waiting and idle):
+        names = ", ".join(deaf or idle)
+        why = "alive, but consumes nothing" if deaf else f"idle, but {len(waiting)} jobs wait"
+        mend = f"restart it{scene.log_of(f'worker-{kind}')}"
+        return Finding(_KINDS[kind], Level.DOWN, f"{names}: {why}", mend)
+    busy = sum(worker.status["in_flight"] for worker in mine)
+    names = ", ".join(worker.name for worker in mine)
+    return Finding(_KINDS[kind], Level.OK, f"{names}; {busy} jobs in work")
+
+
+def _none(scene: Scene, kind: str) -> Finding:
+    work = "answers requests" if kind == "gpu" else "downloads, uploads or registers"
+    mend = f"start one: python -m workers {kind}"
+    if scene.record:
+        mend = f"wait, it is restarted{scene.log_of(f'worker-{kind}')}"
+    return Finding(_KINDS[kind], Level.DOWN, f"none is alive: nobody {work}", mend)
+
+
+def _waiting_for(client: Client, kind: str) -> list[Job]:
+    """Return jobs of a kind of worker that have waited too long for their first run."""
+    try:
+        queued = client.jobs.ls(state=JobState.QUEUED, limit=500).jobs
+    except ClientError:
+        return []
+    now = datetime.now(UTC)
+    return [
+        job
+        for job in queued
+        if (job.kind is JobKind.INFER) == (kind == "gpu")
+        and job.attempt == 0
+        and now - job.created_at > _LONG_QUEUED
+    ]
