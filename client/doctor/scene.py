@@ -48,6 +48,11 @@ class Scene:
         """Return where workers announce themselves."""
         return Presence(self.redis(), self.settings.ledger)
 
+    def starts(self, part: str) -> bool:
+        """Return whether the stack that runs here starts a part, and restarts it when it dies."""
+        parts = self.record.components if self.record else ()
+        return any(each.name.startswith(part) and each.note != "from outside" for each in parts)
+
     def log_of(self, part: str) -> str:
         """Say where a part of the stack that runs here tells more."""
         if self.record is None:

@@ -36,7 +36,8 @@ def api(scene: Scene) -> list[Finding]:
             return [Finding("API", Level.DOWN, f"{url} is up but not ready: {error}", mend)]
         except ClientError as error:
             mend = "start it: lifecycle up; or say where it is: LIFECYCLE_API_URL"
-            mend = f"wait, it is restarted{scene.log_of('api')}" if scene.record else mend
+            if scene.starts("api"):
+                mend = f"wait, it is restarted{scene.log_of('api')}"
             return [Finding("API", Level.DOWN, str(error), mend)]
     return [Finding("API", Level.OK, url)]
 
@@ -60,12 +61,9 @@ def _finding(scene: Scene, name: str, health: ComponentHealth) -> Finding:
     if name == "ollama":
         mend = f"only if you want it: ollama serve, or set {setting}"
         return Finding(title, Level.WARNING, "does not answer", mend)
-    started = scene.record and any(
-        part.name == name and part.pid for part in scene.record.components
-    )
-    mend = (
-        f"wait, it is restarted{scene.log_of(name)}" if started else f"start it, or set {setting}"
-    )
+    mend = f"start it, or set {setting}"
+    if scene.starts(name):
+        mend = f"wait, it is restarted{scene.log_of(name)}"
     return Finding(title, Level.DOWN, health.detail or "does not answer", mend)
 
 
@@ -100,5 +98,5 @@ def _answers(url: str) -> ComponentHealth:
     try:
         response = httpx.get(url, timeout=_SECONDS)
     except httpx.HTTPError as error:
-        return _health(False, f"{url}: {error}")
+        return _health(False, f"{url}: {str(error).partition('] ')[2] or error}")
     return _health(response.status_code < 500, f"{url} answered {response.status_code}")

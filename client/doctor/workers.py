@@ -57,7 +57,7 @@ def _finding(scene: Scene, client: Client, kind: str, alive: list[WorkerInfo]) -
 def _none(scene: Scene, kind: str) -> Finding:
     work = "answers requests" if kind == "gpu" else "downloads, uploads or registers"
     mend = f"start one: python -m workers {kind}"
-    if scene.record:
+    if scene.starts(f"worker-{kind}"):
         mend = f"wait, it is restarted{scene.log_of(f'worker-{kind}')}"
     return Finding(_KINDS[kind], Level.DOWN, f"none is alive: nobody {work}", mend)
 
