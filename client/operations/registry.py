@@ -1,10 +1,14 @@
 """The stores as they are now: staging area, lakeFS repositories, MLflow's registry."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from client.answers import LocalModel, Message, ModelsHealth, Repository, Version
 from client.calls import Call, get, post
+
+#: The API asks all of them at once; one that hangs is as good as down.
+_HEALTH_SECONDS = 10.0
 
 
 def local(model_source: str | None = None) -> Call[list[LocalModel]]:
@@ -35,7 +39,7 @@ def stats(*, show_all: bool = False) -> Call[dict[str, Any]]:
 
 def health() -> Call[ModelsHealth]:
     """Ask how MLflow, lakeFS, the hub, Ollama and Redis answer the API."""
-    return get("/models/health", ModelsHealth)
+    return replace(get("/models/health", ModelsHealth), timeout_seconds=_HEALTH_SECONDS)
 
 
 def stage(

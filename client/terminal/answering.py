@@ -57,7 +57,8 @@ def _print_pieces(client: Client, terminal: Terminal, job: Job) -> bool:
                     terminal.out.print()
                     terminal.notes.print("The worker was lost; once more:", style="yellow")
                 continue
-            status.stop()
+            if not printed:
+                status.stop()  # each stop wipes its line
             typer.echo(event.text, nl=False)
             printed = True
     if printed:

@@ -5,10 +5,12 @@ from typing import Any
 
 from rich import filesize
 
-from client.answers import Job
+from client.answers import Job, JobState
 from shared.jobs import JobKind
 
 _Result = dict[str, Any]
+#: Categories of errors that another attempt does not mend.
+_HOPELESS = {"invalid_input", "not_found", "unsupported_task", "unsafe_model"}
 
 
 def conclusion(job: Job) -> str:
@@ -26,6 +28,24 @@ def failure(job: Job) -> Iterator[str]:
     for line in job.error.errors if job.error else ():
         if job.error and line.detail != job.error.detail:
             yield f"  {line.field}: {line.detail}"
+
+
+def next_step(job: Job) -> str:
+    """Return the command that goes on with what a job has brought, or tries again; or nothing."""
+    result = job.result or {}
+    if job.state is not JobState.SUCCEEDED:
+        hopeless = job.error is not None and job.error.category in _HOPELESS
+        return "" if hopeless else f"Try it again with: lifecycle jobs retry {job.job_id}"
+    if job.kind is JobKind.DOWNLOAD and "local_model_name" in result:
+        if job.request.get("model_source") == "ollama":
+            return f"Next: lifecycle models register-ollama {job.model}"
+        return f"Next: lifecycle models upload {result['local_model_name']} --repo REPO"
+    if job.kind is JobKind.UPLOAD:
+        where = f"--repo {result.get('repo_name')} --commit {str(result.get('commit_id'))[:12]}"
+        return f"Next: lifecycle models register NAME --task TASK {where}"
+    if job.kind in {JobKind.REGISTER, JobKind.IMPORT} and result.get("stage") == "production":
+        return f"Next: lifecycle infer {result.get('name')} 'Hello!'"
+    return ""
 
 
 def _took(job: Job) -> str:

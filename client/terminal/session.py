@@ -70,7 +70,7 @@ class Terminal:
 
     def hint(self, text: str) -> None:
         """Say what could be done next."""
-        if not self.as_json:
+        if text and not self.as_json:
             self.notes.print(text, style="dim", soft_wrap=True)
 
     def fail(self, error: "ClientError") -> None:
@@ -80,10 +80,14 @@ class Terminal:
             known = problem.document() if problem else {"detail": str(error)}
             print(json.dumps({"error": known}, ensure_ascii=False), file=sys.stderr)
             return
-        self.notes.print(f"✗ {error}", style="red", soft_wrap=True)
+        self.complain(f"✗ {error}")
         for line in problem.errors if problem else ():
             if line.detail not in str(error):
-                self.notes.print(f"  {line.field}: {line.detail}", style="red", soft_wrap=True)
+                self.complain(f"  {line.field}: {line.detail}")
+
+    def complain(self, text: str) -> None:
+        """Say what went wrong; a log gets it in one line."""
+        self.notes.print(text, style="red", soft_wrap=not self.notes.is_terminal)
 
 
 def _document(answer: Any) -> object:

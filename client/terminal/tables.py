@@ -30,14 +30,29 @@ def age(since: datetime) -> str:
 
 
 def table(*headings: str, rows: Iterable[Sequence[str]]) -> Table:
-    """Return a table without lines; a column whose heading ends in ``>`` is flush right."""
+    """Return a table without lines.
+
+    A heading that ends in ``>`` is of a column that is flush right, in ``!`` of one that is whole
+    however narrow the terminal is, in ``…`` of one that gives way to it.
+    """
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
-        right = heading.endswith(">")
-        made.add_column(heading.rstrip(">"), justify="right" if right else "left", overflow="fold")
+        made.add_column(
+            heading.rstrip(">!…"),
+            justify="right" if heading.endswith(">") else "left",
+            no_wrap=heading.endswith(("!", ">")),
+            overflow="fold",
+        )
     for row in rows:
-        made.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        made.add_row(*map(_cell, headings, row))
     return made
+
+
+def _cell(heading: str, value: str) -> Text:
+    cell = Text(value, style=_STYLES.get(value, ""))
+    if heading.endswith("…"):
+        cell.no_wrap, cell.overflow = True, "ellipsis"
+    return cell
 
 
 def pairs(fields: Mapping[str, str]) -> Table:
@@ -94,13 +109,13 @@ def version(one: "Version") -> Table:
 def jobs(found: Sequence["Job"]) -> Table:
     """Show jobs, with their whole ids: they are there to be copied."""
     return table(
-        *("JOB", "KIND", "STATE", "MODEL", "AGE>"),
+        *("JOB!", "KIND!", "STATE!", "MODEL…", "AGE>"),
         rows=[
             (
                 job.job_id,
                 job.kind.value.partition("_")[0],
                 job.state.value,
-                job.model or f"{len(job.children)} jobs",
+                job.model or _batch(job),
                 age(job.created_at),
             )
             for job in found
@@ -178,6 +193,12 @@ def warm_models(workers: Mapping[str, Any]) -> Table:
             for model in stats["models"]
         ],
     )
+
+
+def _batch(job: "Job") -> str:
+    """Return what stands for the model of a job that is about several."""
+    count = len(job.children or job.request.get("downloads", ()))
+    return f"{count} models" if count else ""
 
 
 def _billions(params: float | None) -> str:

@@ -7,7 +7,7 @@ import typer
 from client import Client, Event, Job, Progress, WaitTimeoutError
 from client.answers import JobState
 from client.terminal.board import Board
-from client.terminal.conclusions import conclusion, failure
+from client.terminal.conclusions import conclusion, failure, next_step
 from client.terminal.exits import Exit
 from client.terminal.session import Terminal
 from shared.jobs import JobKind
@@ -39,12 +39,14 @@ def conclude(terminal: Terminal, job: Job) -> None:
     """Say what a job has brought, and end the command if that is nothing."""
     if job.state is JobState.SUCCEEDED:
         terminal.show(job, lambda: f"✓ {conclusion(job)}")
+        if terminal.notes.is_terminal:
+            terminal.hint(next_step(job))
         return
     if terminal.as_json:
         terminal.show_json(job.document())
     for line in () if terminal.as_json else failure(job):
-        terminal.notes.print(line, style="red", soft_wrap=True)
-    terminal.hint(f"Try it again with: lifecycle jobs retry {job.job_id}")
+        terminal.complain(line)
+    terminal.hint(next_step(job))
     raise typer.Exit(Exit.FAILED)
 
 
