@@ -68,7 +68,7 @@ def pairs(fields: Mapping[str, str]) -> Table:
 def versions(found: Sequence["Version"]) -> Table:
     """Show versions of registered models."""
     return table(
-        *("NAME", "VERSION>", "STAGE", "TASK", "ENGINE", "PARAMS>", "AGE>"),
+        *("NAME", "VER>", "STAGE!", "TASK", "ENGINE", "PARAMS>", "AGE>"),
         rows=[
             (
                 each.name + (" ★" if each.priority else ""),
@@ -177,7 +177,7 @@ def counts(stats: Mapping[str, Any]) -> Table:
 def warm_models(workers: Mapping[str, Any]) -> Table:
     """Show the models in the workers' memory."""
     return table(
-        *("WORKER", "MODEL", "VERSION>", "STATE", "DEVICE", "SIZE>", "HITS>", "IDLE>"),
+        *("WORKER", "MODEL", "VER>", "STATE", "DEVICE", "SIZE>", "HITS>", "IDLE>"),
         rows=[
             (
                 worker,
