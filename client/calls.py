@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Generic, TypeVar
 from pydantic import TypeAdapter
 
 from client.answers import Job
+from client.errors import ProblemError
 
 T = TypeVar("T")
 
@@ -69,10 +70,20 @@ def post(path: str, answer: Any, body: Mapping[str, Any], *, repeatable: bool = 
     return Call("POST", path, TypeAdapter(answer), body=_given(body), repeatable=repeatable)
 
 
-def submit(path: str, body: Mapping[str, Any], idempotency_key: str | None) -> Call[Job]:
-    """Return a call that submits a job; however often it is sent, there is one job."""
+def submit(
+    path: str, body: Mapping[str, Any], idempotency_key: str | None = None
+) -> Conversation[Job]:
+    """Submit a job; however often it is sent, there is one job."""
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-    return Call("POST", path, TypeAdapter(Job), body=_given(body), headers=headers)
+    call = Call("POST", path, TypeAdapter(Job), body=_given(body), headers=headers)
+    try:
+        return (yield from ask(call))
+    except ProblemError as error:
+        # It was accepted before, and has failed since: the repeated call answers with its error.
+        if error.problem.job_id is None:
+            raise
+        looked_up: Call[Job] = get(f"/jobs/{error.problem.job_id}", Job)
+        return (yield from ask(looked_up))
 
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:

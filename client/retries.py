@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -57,14 +58,17 @@ class Retries:
 
     def carry(self, conversation: Conversation[T]) -> Flow[T]:
         """Carry a conversation through refusals and lost connections."""
-        answer: Any = None
+        go_on = partial(conversation.send, None)
         while True:
             try:
-                call = conversation.send(answer)
+                call = go_on()
             except StopIteration as end:
                 result: T = end.value
                 return result
-            answer = yield from self._attempts(call)
+            try:
+                go_on = partial(conversation.send, (yield from self._attempts(call)))
+            except ClientError as error:
+                go_on = partial(conversation.throw, error)
 
     def _attempts(self, call: Call[T]) -> Flow[T]:
         for attempt in range(1, self.attempts + 1):
@@ -85,8 +89,8 @@ class Retries:
         if isinstance(outcome, httpx.TransportError):
             may = call.repeatable or isinstance(outcome, _NOT_SENT)
             return self.pause(attempt) if may else None
-        if outcome is None or outcome.status_code not in _LATER:
-            return None
+        if outcome is None or outcome.status_code not in _LATER or problem_of(outcome).job_id:
+            return None  # the error of a job stays what it is
         wished = _retry_after(outcome)
         if wished is None:
             return self.pause(attempt)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from client.answers import Job
-from client.calls import Call, get, post, submit
+from client.calls import Call, Conversation, get, post, submit
 
 _Json = dict[str, Any]
 
@@ -22,7 +22,7 @@ def infer(
     timeout_seconds: float | None = None,
     stream: bool | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Ask a registered model; the job's result holds the answer, its events the tokens."""
     body = {
         "task": task,

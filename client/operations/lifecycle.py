@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from client.answers import Job
-from client.calls import Call, submit
+from client.calls import Conversation, submit
 
 
 def download(
@@ -15,7 +15,7 @@ def download(
     allow_patterns: Sequence[str] | None = None,
     ignore_patterns: Sequence[str] | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Fetch a model from where it is published into the staging area."""
     body = {
         "model_source": model_source,
@@ -29,7 +29,7 @@ def download(
 
 def batch_download(
     downloads: Sequence[str | Mapping[str, Any]], *, idempotency_key: str | None = None
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Fetch several models, each in a job of its own under one parent."""
     items = [{"model_name": each} if isinstance(each, str) else each for each in downloads]
     return submit("/models/batch_download", {"downloads": items}, idempotency_key)
@@ -42,7 +42,7 @@ def upload(
     branch: str | None = None,
     commit_message: str | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Commit a model of the staging area to lakeFS."""
     body = {
         "repo_name": repo_name,
@@ -67,7 +67,7 @@ def register(
     set_priority_to_one: bool | None = None,
     archive_existing_versions: bool | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Make a lakeFS commit a version in MLflow's registry."""
     body = {
         "registered_name": registered_name,
@@ -94,7 +94,7 @@ def register_ollama(
     version_description: str | None = None,
     set_priority_to_one: bool | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Make a model of the Ollama server a version in MLflow's registry."""
     body = {
         "local_model_name": local_model_name,
@@ -124,7 +124,7 @@ def import_model(
     archive_existing_versions: bool | None = None,
     smoke_test: Mapping[str, Any] | None = None,
     idempotency_key: str | None = None,
-) -> Call[Job]:
+) -> Conversation[Job]:
     """Take a model from where it is published to a stage; a retry resumes where it failed."""
     body = {
         "model_source": model_source or "huggingface",

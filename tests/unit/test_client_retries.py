@@ -21,7 +21,7 @@ from client import (
     Retries,
     UnreachableError,
 )
-from client.calls import Call, ask
+from client.calls import Call
 from client.operations import jobs, lifecycle
 from client.retries import Pause
 from tests.either_client import AT_ONCE, STYLES, EitherClient
@@ -97,6 +97,21 @@ def test_a_submit_is_repeated_under_one_idempotency_key(ask_api: Ask, hindrance:
 
     keys = {request.headers["Idempotency-Key"] for request in api.requests}
     assert (job.job_id, len(api.requests), len(keys)) == ("01a2", 3, 1)
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_repeated_submit_gives_the_job_that_has_failed_meanwhile(
+    ask_api: Ask, status: int
+) -> None:
+    problem = {"title": "No", "status": status, "detail": "because", "code": "c", "job_id": "01a2"}
+    failed = httpx.Response(200, json=JOB | {"state": "failed"})
+    api = Api(httpx.ReadError("cut"), httpx.Response(status, json=problem), failed)
+
+    job = ask_api(api, submit)
+
+    assert (job.job_id, job.state) == ("01a2", "failed")
+    calls = [f"{request.method} {request.url.path}" for request in api.requests]
+    assert calls == ["POST /models/download", "POST /models/download", "GET /jobs/01a2"]
 
 
 def test_two_submits_have_two_keys(ask_api: Ask) -> None:
@@ -189,7 +204,7 @@ def test_the_key_goes_along_and_unset_fields_do_not() -> None:
 
 def pause_after(outcome: httpx.Response, retries: Retries) -> float:
     """Return the pause that an outcome leads to; raise what it leads to otherwise."""
-    flow = retries.carry(ask(lifecycle.download("org/model")))
+    flow = retries.carry(lifecycle.download("org/model"))
     assert isinstance(next(flow), Call)
     step = flow.send(outcome)
     assert isinstance(step, Pause)
