@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test test-unit test-gpu fuzz up demo docs bench
+.PHONY: help setup lock check format test test-unit test-gpu fuzz up demo docs screens bench
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -54,6 +54,9 @@ demo: $(READY) ## Watch a model go from a hub to an answer (MODEL=<hub id> for o
 
 docs: $(READY) ## Write the generated documents
 	$(BIN)/python -m shared.settings_page
+
+screens: $(READY) ## Record the terminal again into docs/screens (needs tmux)
+	$(BIN)/python -m tests.screens
 
 bench: $(READY) ## Measure throughput beside cp, and the front's latency
 	$(BIN)/python -m benchmarks
