@@ -1,6 +1,7 @@
 """When a call is sent again, and what its answer means: decided here, done by the two clients."""
 
 import random
+import re
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from client.errors import ClientError, UnreachableError, refusal
 
 T = TypeVar("T")
 
+_ERRNO = re.compile(r"^\[Errno -?\d+\] ")
 #: The API says: not now.
 _LATER = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 #: Nothing was sent, so nothing was done.
@@ -118,9 +120,13 @@ def _reason(outcome: Outcome) -> str:
 
 def _silence(error: httpx.TransportError) -> str:
     """Say whom nobody heard of, and why."""
-    reason = str(error).removeprefix("[Errno 111] ") or type(error).__name__
     url = error.request.url
-    return f"no answer from {url.scheme}://{url.netloc.decode()}: {reason}"
+    return f"no answer from {url.scheme}://{url.netloc.decode()}: {reason_of(error)}"
+
+
+def reason_of(error: httpx.TransportError) -> str:
+    """Return why a connection failed, in words."""
+    return _ERRNO.sub("", str(error)) or type(error).__name__
 
 
 def _read(call: Call[T], outcome: Outcome) -> T:

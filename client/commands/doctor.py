@@ -24,7 +24,7 @@ def doctor(context: typer.Context, data_dir: DataDir = DATA_DIR, as_json: Json =
             terminal.show_json([finding.document() for finding in findings])
         else:
             _show(terminal, findings)
-        raise typer.Exit(any(finding.level is Level.DOWN for finding in findings))
+        raise typer.Exit(int(any(finding.level is Level.DOWN for finding in findings)))
 
 
 def _show(terminal: "Terminal", findings: list["Finding"]) -> None:

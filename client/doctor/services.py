@@ -6,6 +6,7 @@ from client import BusyError, ClientError
 from client.answers import ComponentHealth
 from client.doctor.findings import Finding, Level
 from client.doctor.scene import Scene
+from client.retries import reason_of
 from shared.errors import LifecycleError
 
 _SECONDS = 3.0
@@ -97,6 +98,6 @@ def _redis(scene: Scene) -> ComponentHealth:
 def _answers(url: str) -> ComponentHealth:
     try:
         response = httpx.get(url, timeout=_SECONDS)
-    except httpx.HTTPError as error:
-        return _health(False, f"{url}: {str(error).partition('] ')[2] or error}")
+    except httpx.TransportError as error:
+        return _health(False, f"{url}: {reason_of(error)}")
     return _health(response.status_code < 500, f"{url} answered {response.status_code}")
