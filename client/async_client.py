@@ -86,7 +86,8 @@ class AsyncClient:
                 if response.is_success:
                     async with aclosing(EventSource(response).aiter_sse()) as source:
                         async for received in source:
-                            yield following.take(received)
+                            if event := following.take(received):
+                                yield event
         except httpx.TransportError:
             return
 

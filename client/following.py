@@ -37,8 +37,10 @@ class Following:
         resume = {"Last-Event-ID": self._last_id} if self._last_id else {}
         return {"Accept": "text/event-stream", "Cache-Control": "no-store"} | resume
 
-    def take(self, received: ServerSentEvent) -> Event:
+    def take(self, received: ServerSentEvent) -> Event | None:
         """Return the event that was received, and remember where to go on."""
+        if not received.data:
+            return None  # httpx-sse makes one of a comment behind an event that had an id
         self._last_id, self._brought = received.id, True
         self.over = received.event == "done"
         return Event(id=received.id, name=received.event, data=json.loads(received.data))

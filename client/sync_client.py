@@ -84,7 +84,8 @@ class Client:
             ) as response:
                 if response.is_success:
                     for received in EventSource(response).iter_sse():
-                        yield following.take(received)
+                        if event := following.take(received):
+                            yield event
         except httpx.TransportError:
             return
 

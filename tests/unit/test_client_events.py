@@ -54,7 +54,7 @@ class EventApi:
         first = int(last or 0)
         sent = EVENTS[first : first + self._per_connection]
         text = "".join(
-            f"event: {name}\ndata: {json.dumps(data)}\nid: {number}\n\n"
+            f"event: {name}\ndata: {json.dumps(data)}\nid: {number}\n\n: still here\n\n"
             for number, (name, data) in enumerate(sent, first + 1)
         )
         half = b"event: token\ndata: {" if first + len(sent) < len(EVENTS) else b""
