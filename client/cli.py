@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client import keys
-from client.commands import cache, doctor, files, infer, jobs, lifecycle, models, stack
+from client.commands import cache, doctor, files, infer, jobs, keys, lifecycle, models, stack
 
 _STACK = "The stack of this machine"
 _PLATFORM = "The platform"

@@ -90,10 +90,10 @@ def revoke(key_id: str, as_json: AsJson = False, data_dir: DataDir = _DATA_DIR) 
 @contextmanager
 def _keys(data_dir: Path) -> Iterator["KeyStore"]:
     """Yield the keys in the Redis that is meant; what goes wrong ends the command, readably."""
-    from shared.errors import LifecycleError, NotFoundError  # noqa: PLC0415
-    from shared.identity.store import KeyStore  # noqa: PLC0415
-    from shared.ledger import connect  # noqa: PLC0415
-    from shared.settings import LedgerSettings, RedisSettings  # noqa: PLC0415
+    from shared.errors import LifecycleError, NotFoundError
+    from shared.identity.store import KeyStore
+    from shared.ledger import connect
+    from shared.settings import LedgerSettings, RedisSettings
 
     redis = RedisSettings()
     if "url" not in redis.model_fields_set and (url := _url_of_stack(data_dir)):
@@ -111,8 +111,8 @@ def _keys(data_dir: Path) -> Iterator["KeyStore"]:
 
 def _url_of_stack(data_dir: Path) -> str | None:
     """Return the address of the Redis of the stack that runs on a directory, with its password."""
-    from embedded.data_directory import DataDirectory  # noqa: PLC0415
-    from embedded.health import RedisProbe  # noqa: PLC0415
+    from embedded.data_directory import DataDirectory
+    from embedded.health import RedisProbe
 
     record = DataDirectory(data_dir).running()
     probes = [part.probe for part in record.components] if record else []
@@ -120,8 +120,8 @@ def _url_of_stack(data_dir: Path) -> str | None:
 
 
 def _show(keys: "list[ApiKey]") -> None:
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
+    from rich.console import Console
+    from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in ("Id", "Name", "Role", "Created", "Last used", "State"):
