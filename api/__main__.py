@@ -1,21 +1,36 @@
-"""``python -m api`` runs the front."""
+"""``python -m api`` runs the front; ``python -m api health`` says whether it takes jobs.
 
+import argparse
 import sys
 
-import uvicorn
-
-from api.app import create_app
-from api.exposure import reason_not_to_serve
-from shared.identity.store import KeyStore
-from shared.ledger import connect
+from api.health import health
 from shared.logs import configure_logs
 from shared.settings import Settings
 
 
 def main() -> None:
-    """Serve until told to stop."""
-    configure_logs()
+    """Serve until told to stop, or look at a front that serves."""
+    parser = argparse.ArgumentParser(
+        prog="python -m api",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", nargs="?", choices=["serve", "health"], default="serve")
     settings = Settings()
+    if parser.parse_args().command == "health":
+        parser.exit(health(settings.api))
+    _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    import uvicorn  # noqa: PLC0415 - these take seconds, which a look has not
+
+    from api.app import create_app  # noqa: PLC0415
+    from api.exposure import reason_not_to_serve  # noqa: PLC0415
+    from shared.identity.store import KeyStore  # noqa: PLC0415
+    from shared.ledger import connect  # noqa: PLC0415
+
+    configure_logs()
     keys = KeyStore(connect(settings.redis), settings.ledger)
     if reason := reason_not_to_serve(settings.api, keys):
         sys.exit(reason)

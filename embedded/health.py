@@ -53,7 +53,7 @@ class RedisProbe(BaseModel):
 
 
 class WorkerProbe(BaseModel):
-    """A worker that announces itself in the ledger at every heartbeat."""
+    """A worker that announces itself in the ledger at every heartbeat, and consumes."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -64,10 +64,9 @@ class WorkerProbe(BaseModel):
     def healthy(self) -> bool:
         """Ask once; blocks for two seconds at most."""
         try:
-            workers = _presence(self.redis_url).workers()
+            return _presence(self.redis_url).fault(self.worker) is None
         except LifecycleError:
             return False
-        return any(worker.name == self.worker for worker in workers)
 
     def forget(self) -> None:
         """Wipe out the last word of a worker that died, so that only its successor's counts."""

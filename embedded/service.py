@@ -39,8 +39,10 @@ class Service:
     layer: int = 0
     #: Between SIGTERM and SIGKILL.
     grace_seconds: float = 10
-    #: While this is away, the service's own silence proves nothing.
-    leans_on: Probe | None = None
+    #: Once healthy, restarted when silent for this long; None: as long as the supervisor waits.
+    hung_seconds: float | None = None
+    #: While one of these is away, the service's own silence proves nothing.
+    leans_on: tuple[Probe, ...] = ()
 
     @property
     def name(self) -> str:
@@ -49,7 +51,7 @@ class Service:
 
     def guilty(self) -> bool:
         """Return whether silence is the service's own fault."""
-        return self.leans_on is None or self.leans_on.healthy()
+        return all(probe.healthy() for probe in self.leans_on)
 
 
 class Phase(StrEnum):

@@ -19,6 +19,9 @@ from shared.settings import Settings
 PLATFORM = 1
 #: A worker that was told to stop needs this much beyond the grace time of its jobs.
 _DRAIN_MARGIN_SECONDS = 8
+#: A worker whose last word has expired, one lease after it was said, may come back for this long;
+#: its own dead man's switch, at two leases, comes before and says in its log what it was doing.
+_HUNG_MARGIN_SECONDS = 5
 
 
 @dataclass(frozen=True)
@@ -59,10 +62,12 @@ def plan(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Stack:
     env = _environment(settings, directory, found) | {"HF_ENDPOINT": hub}
     needs = ("redis",) if isinstance(parts[1], Service) else ()
     redis = RedisProbe(url=_redis_url(settings, found))
+    broker = settings.redis.broker_url
+    queues = (redis, RedisProbe(url=broker.get_secret_value())) if broker else (redis,)
     parts += [
         _api(settings, wishes, env, needs, redis),
-        *(_worker("gpu", settings, env, needs, redis, device) for device in _devices(settings)),
-        _worker("cpu", settings, env, needs, redis),
+        *(_worker("gpu", settings, env, needs, queues, device) for device in _devices(settings)),
+        _worker("cpu", settings, env, needs, queues),
         _flower(settings, directory, wishes, env, needs),
     ]
     if _given(settings.ollama, "host"):
@@ -166,7 +171,7 @@ def _api(
         env=env | {"API_HOST": host, "API_PORT": str(port)},
         needs=needs,
         layer=PLATFORM,
-        leans_on=redis,
+        leans_on=(redis,),
     )
 
 
@@ -181,7 +186,7 @@ def _worker(
     settings: Settings,
     env: dict[str, str],
     needs: tuple[str, ...],
-    redis: RedisProbe,
+    queues: tuple[RedisProbe, ...],
     device: str = "",
 ) -> Service:
     variant = f"{kind}-{device.replace(':', '')}" if device else kind
@@ -191,7 +196,7 @@ def _worker(
             name=f"worker-{variant}",
             title=f"{kind.upper()} worker" + (f" {device}" if device else ""),
             address=name,
-            probe=WorkerProbe(redis_url=redis.url, worker=name),
+            probe=WorkerProbe(redis_url=queues[0].url, worker=name),
         ),
         command=(
             *(sys.executable, "-m", "workers", kind),
@@ -201,7 +206,8 @@ def _worker(
         needs=needs,
         layer=PLATFORM,
         grace_seconds=settings.worker.drain_seconds + _DRAIN_MARGIN_SECONDS,
-        leans_on=redis,
+        hung_seconds=settings.ledger.lease_seconds + _HUNG_MARGIN_SECONDS,
+        leans_on=queues,
     )
 
 

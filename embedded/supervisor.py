@@ -28,6 +28,8 @@ class Patience:
     check: float = 5
     #: A service that lives but has not answered for this long is hung, and restarted.
     hung: float = 120
+    #: What a hung service is given between SIGTERM and SIGKILL, if it has not less of its own.
+    hung_grace: float = 3
     #: Before a restart; doubles with each that follows.
     backoff: float = 0.5
     backoff_max: float = 30
@@ -136,7 +138,7 @@ class Supervisor:
         finally:
             end.cancel()
         # The leader may have left children that hold its port.
-        await process.stop(service.grace_seconds)
+        await process.stop(min(service.grace_seconds, self._patience.hung_grace))
         del self._processes[service.name]
         return reason
 
@@ -146,7 +148,7 @@ class Supervisor:
             if await asyncio.to_thread(service.component.probe.healthy):
                 last_answer = time.monotonic()
                 self._on_answer(service, alive=not end.done())
-            allowed = self._patience.hung if up.is_set() else self._patience.start
+            allowed = self._allowed(service)
             if time.monotonic() - last_answer > allowed:
                 if await asyncio.to_thread(service.guilty):
                     return f"no answer for {allowed:g} s"
@@ -154,6 +156,11 @@ class Supervisor:
             pause = self._patience.check if up.is_set() else self._patience.poll
             await asyncio.wait([end], timeout=pause)
         return end.result()
+
+    def _allowed(self, service: Service) -> float:
+        if not self._up[service.name].is_set():
+            return self._patience.start
+        return self._patience.hung if service.hung_seconds is None else service.hung_seconds
 
     def _on_answer(self, service: Service, *, alive: bool) -> None:
         up = self._up[service.name]

@@ -1,6 +1,7 @@
 """The token through which work is told to stop."""
 
 import threading
+import time
 
 from shared.errors import Interruption
 
@@ -12,12 +13,14 @@ class CancelToken:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._reason: Interruption | None = None
+        self._cancelled_at = 0.0
 
     def cancel(self, reason: Interruption) -> None:
         """Ask the work to stop; the first reason stays."""
         with self._lock:
             if self._reason is None:
                 self._reason = reason
+                self._cancelled_at = time.monotonic()
         self._event.set()
 
     @property
@@ -29,6 +32,11 @@ class CancelToken:
     def cancelled(self) -> bool:
         """Whether the work must stop; costs well under a microsecond."""
         return self._event.is_set()
+
+    @property
+    def cancelled_seconds(self) -> float:
+        """For how long the work has been told to stop; 0 while it may go on."""
+        return time.monotonic() - self._cancelled_at if self.cancelled else 0.0
 
     def check(self) -> None:
         """Raise the reason if the work must stop."""

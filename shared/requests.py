@@ -107,7 +107,14 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class DownloadRequest(JobRequest):
+class TimedRequest(JobRequest):
+    """Base of the requests that a worker serves."""
+
+    #: From acceptance to the deadline, after which the job fails.
+    timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+
+
+class DownloadRequest(TimedRequest):
     """Fetch a model from where it is published into the staging area."""
 
     model_config = ConfigDict(json_schema_extra=_by_source)
@@ -145,7 +152,7 @@ class BatchDownloadRequest(JobRequest):
     downloads: Annotated[tuple[DownloadRequest, ...], Field(min_length=1, max_length=5000)]
 
 
-class UploadRequest(JobRequest):
+class UploadRequest(TimedRequest):
     """Commit a model of the staging area to lakeFS."""
 
     repo_name: RepoName
@@ -154,7 +161,7 @@ class UploadRequest(JobRequest):
     commit_message: Annotated[str, Field(max_length=2000)] | None = None
 
 
-class RegisterRequest(JobRequest):
+class RegisterRequest(TimedRequest):
     """Make a lakeFS commit a version in MLflow's registry."""
 
     registered_name: RegisteredName
@@ -176,7 +183,7 @@ class RegisterRequest(JobRequest):
 OLLAMA_ALIAS = "text-generation-ollama"
 
 
-class RegisterOllamaRequest(JobRequest):
+class RegisterOllamaRequest(TimedRequest):
     """Make a model of the Ollama server a version in MLflow's registry."""
 
     local_model_name: OllamaName
@@ -188,7 +195,7 @@ class RegisterOllamaRequest(JobRequest):
     set_priority_to_one: bool = False
 
 
-class InferRequest(JobRequest):
+class InferRequest(TimedRequest):
     """Ask a registered model."""
 
     task: TaskName
@@ -199,7 +206,6 @@ class InferRequest(JobRequest):
     version: Version | None = None
     stage: Literal["production", "staging"] | None = None
     priority: Priority | None = None
-    timeout_seconds: Annotated[float, Field(gt=0, le=86400)] | None = None
     stream: bool = False
 
     @model_validator(mode="before")

@@ -91,6 +91,9 @@ class LedgerSettings(Group):
         2.0, gt=0, description="Wait before the second run; doubles with each further one."
     )
     backoff_max_seconds: float = Field(300.0, gt=0, description="The longest such wait.")
+    max_seconds: float = Field(
+        86400.0, gt=0, description="A job that runs for longer fails as `deadline_exceeded`."
+    )
     retention_seconds: float = Field(
         7 * 86400.0, gt=0, description="Ended jobs are forgotten after this time."
     )
@@ -241,6 +244,20 @@ class WorkerSettings(Group):
     gpu_concurrency: int = Field(2, ge=1, description="Inferences in flight in a GPU worker.")
     drain_seconds: float = Field(
         20.0, ge=0, description="After SIGTERM, running jobs may go on for this long."
+    )
+    stuck_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="A job that goes on for this long after it was cancelled, or after its "
+        "deadline, costs the worker its process: the other jobs are given back, and a supervisor "
+        "starts another. More for models that take longer to load.",
+    )
+    deaf_seconds: float = Field(
+        15.0,
+        gt=0,
+        description="A worker that has a free slot and asked the broker for nothing for this long, "
+        "although the broker answers, gives its jobs back and ends, for a supervisor to start "
+        "another.",
     )
 
 

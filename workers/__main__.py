@@ -1,6 +1,9 @@
 """``python -m workers cpu`` runs a worker for lifecycle jobs, ``gpu`` one for inference.
 
 Each GPU has a worker of its own: ``gpu --device cuda:0``, ``gpu --device cuda:1``.
+
+``python -m workers health`` says whether the workers of this host are well, or the one of
+``--name``: it prints one line and ends with 0 or 1, as containers ask for it.
 """
 
 import argparse
@@ -8,13 +11,17 @@ import re
 
 from shared.logs import configure_logs
 from shared.settings import Settings
-from workers.app import Worker
+from workers.health import health
 
 
 def main() -> None:
-    """Run a worker until it is told to stop."""
-    parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
-    parser.add_argument("kind", choices=["cpu", "gpu"])
+    """Run a worker until it is told to stop, or look at one that runs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m workers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("kind", choices=["cpu", "gpu", "health"], metavar="cpu | gpu | health")
     parser.add_argument(
         "--name", help="its name at Celery and Flower; default: KIND@HOST, KIND-DEVICE@HOST"
     )
@@ -26,12 +33,20 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device and arguments.kind != "gpu":
         parser.error("only a gpu worker has a device")
+    if arguments.kind == "health":
+        parser.exit(health(Settings(), arguments.name))
+    _run(arguments.kind, arguments.name, arguments.device)
+
+
+def _run(kind: str, name: str | None, device: str | None) -> None:
+    from workers.app import Worker  # noqa: PLC0415 - it takes seconds, which a look has not
+
     configure_logs()
-    settings, name = Settings(), arguments.name
-    if arguments.device:
-        settings = on_device(settings, arguments.device)
+    settings = Settings()
+    if device:
+        settings = on_device(settings, device)
         name = name or name_on_device(settings)
-    Worker(settings, arguments.kind, name).run()
+    Worker(settings, kind, name).run()
 
 
 def on_device(settings: Settings, device: str) -> Settings:

@@ -1,14 +1,14 @@
 """Composition root of a worker: what it is made of, and its life from start to drain."""
 
-import os
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import structlog
 from celery import Celery, signals
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
-from shared.errors import UnavailableError
 from shared.jobs import JobKind
 from shared.ledger import Ledger, Placement, Presence, TransitionEpoch, WorkerInfo, connect
 from shared.logs import configure_logs
@@ -24,12 +24,12 @@ from shared.queue import (
 )
 from shared.registry import ModelRegistry
 from shared.settings import Settings
+from workers.drain import Drain
+from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat
 from workers.reconciler import Reconciler
 from workers.runner import JobFailedError, Runner, Work
-
-#: Told to stop, a job reaches its next checkpoint within this time.
-STOP_SECONDS = 3.0
+from workers.watchdog import Watchdog, put_off_end
 
 log = structlog.get_logger()
 
@@ -46,15 +46,39 @@ class Worker:
         self.name = name or f"{kind}@{settings.storage.host_id}"
         self.app = celery_app(settings, kind)
         client = connect(settings.redis)
-        self._ledger = Ledger(client, settings.ledger)
+        ledger = Ledger(client, settings.ledger)
         self._presence = Presence(client, settings.ledger)
         registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
         works, self._status = self._build_works(registry, Placement(client, settings.ledger))
-        self._heartbeat = Heartbeat(self._ledger, settings.ledger.heartbeat_seconds, self._announce)
-        self._runner = Runner(self.name, self._ledger, self._heartbeat, works, settings.ledger)
-        self._reconciler = Reconciler(self._ledger, Queue(self.app), settings.ledger)
+        self._heartbeat = Heartbeat(
+            ledger,
+            settings.ledger.heartbeat_seconds,
+            self._on_beat,
+            settings.ledger.max_seconds,
+        )
+        runner = Runner(self.name, ledger, self._heartbeat, works, settings.ledger)
+        self._queue = Queue(self.app)
+        self._reconciler = Reconciler(ledger, self._queue, settings.ledger)
+        self._drain = Drain(
+            self.name,
+            ledger,
+            self._presence,
+            self._heartbeat,
+            runner,
+            self._reconciler,
+            settings.worker.drain_seconds,
+        )
+        self._hearing = Hearing(self.slots)
+        self._watchdog = Watchdog(
+            ledger,
+            self._heartbeat,
+            self._hearing,
+            settings.worker,
+            broker_answers=self._broker_answers,
+            leave=self._drain.leave,
+        )
         for job_kind in works:
-            _define_celery_task(self.app, job_kind, self._runner)
+            _define_celery_task(self.app, job_kind, runner, self._hearing)
 
     @property
     def queues(self) -> list[str]:
@@ -63,18 +87,22 @@ class Worker:
             return [INFERENCE]
         return [DOWNLOADS, UPLOADS, uploads_of(self.settings.storage.host_id), REGISTRATIONS]
 
+    @property
+    def slots(self) -> int:
+        """How many jobs it does at once."""
+        concurrency = self.settings.worker
+        return concurrency.gpu_concurrency if self.kind == "gpu" else concurrency.cpu_concurrency
+
     def run(self) -> None:
         """Consume until told to stop."""
-        concurrency = self.settings.worker
-        slots = concurrency.gpu_concurrency if self.kind == "gpu" else concurrency.cpu_concurrency
         signals.setup_logging.connect(lambda **_: configure_logs(), weak=False)
-        signals.worker_ready.connect(lambda **_: self._start(), weak=False)
-        signals.worker_shutting_down.connect(lambda **_: self._begin_drain(), weak=False)
+        signals.worker_ready.connect(lambda sender, **_: self._start(sender), weak=False)
+        signals.worker_shutting_down.connect(lambda **_: self._drain.begin(), weak=False)
         self.app.worker_main(
             [
                 "worker",
                 "--pool=threads",
-                f"--concurrency={slots}",
+                f"--concurrency={self.slots}",
                 f"--queues={','.join(self.queues)}",
                 f"--hostname={self.name}",
                 "--task-events",
@@ -95,40 +123,36 @@ class Worker:
 
         return lifecycle_works(self.settings, registry, placement), dict
 
-    def _start(self) -> None:
-        for part in (self._heartbeat, self._reconciler):
+    def _start(self, consumer: object) -> None:
+        self._hearing.attach(consumer)
+        for part in (self._heartbeat, self._reconciler, self._watchdog):
             threading.Thread(target=part.run, name=type(part).__name__, daemon=True).start()
         log.info("worker ready", name=self.name, queues=self.queues)
 
-    def _announce(self, in_flight: int) -> None:
-        status = {"in_flight": in_flight, **self._status()}
+    def _on_beat(self, in_flight: int) -> None:
+        """Say that this worker is alive, and that its process may live on."""
+        put_off_end(2 * self.settings.ledger.lease_seconds)
+        status = {
+            "in_flight": in_flight,
+            "consuming": self._hearing.consuming,
+            "draining": self._drain.begun,
+            **self._status(),
+        }
         self._presence.announce(
             WorkerInfo(self.name, self.kind, self.settings.storage.host_id, status)
         )
 
-    def _begin_drain(self) -> None:
-        # In a thread: the signal's handler must not wait.
-        threading.Thread(target=self._drain, name="Drain", daemon=True).start()
-
-    def _drain(self) -> None:
-        """Give running jobs their grace time; what still hangs then is given back by force."""
-        log.info("worker draining", name=self.name)
-        self._runner.stop_claiming()
-        drained = self._heartbeat.drain(self.settings.worker.drain_seconds, STOP_SECONDS)
-        self._reconciler.stop()
-        self._heartbeat.stop()
+    def _broker_answers(self) -> bool:
+        """Ask for anything over a connection that is new."""
         try:
-            for job in self._heartbeat.unfinished():
-                self._ledger.requeue(job, counts=False)
-            self._presence.leave(self.name)
-        except UnavailableError as error:
-            log.warning("leases not given back", reason=error.detail)
-        if not drained:
-            # A hung thread would keep Celery's own shutdown waiting for ever.
-            os._exit(0)
+            self._queue.hints(self.queues[0])
+        except (KombuError, RedisError, OSError):
+            return False
+        return True
 
 
-def _define_celery_task(app: Celery, kind: JobKind, runner: Runner) -> None:
+def _define_celery_task(app: Celery, kind: JobKind, runner: Runner, hearing: Hearing) -> None:
     @app.task(name=CELERY_TASKS[kind], throws=(JobFailedError,))  # type: ignore[untyped-decorator]
     def run(job_id: str) -> None:
-        runner.run(job_id)
+        with hearing.occupied():
+            runner.run(job_id)

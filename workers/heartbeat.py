@@ -1,8 +1,11 @@
 """One thread that renews the leases of all running jobs, and hears what became of them."""
 
+import math
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -28,46 +31,81 @@ _ORDERS: dict[str, tuple[type[Interruption], str]] = {
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class RunningJob:
+    """A job in work."""
+
+    job: Job
+    token: CancelToken
+    #: Of the thread that does it.
+    thread: int = field(default_factory=threading.get_ident)
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has run."""
+        return time.monotonic() - self.started_at
+
+
 class Heartbeat:
     """Keeps the worker's jobs its own while they run."""
 
     def __init__(
-        self, ledger: Ledger, every_seconds: float, announce: Callable[[int], None]
+        self,
+        ledger: Ledger,
+        every_seconds: float,
+        on_beat: Callable[[int], None],
+        max_seconds: float = math.inf,
     ) -> None:
+        """``on_beat`` hears at each beat how many jobs run, of which none may for longer."""
         self._ledger = ledger
         self._every_seconds = every_seconds
-        self._announce = announce
-        self._running: dict[str, tuple[Job, CancelToken]] = {}
+        self._on_beat = on_beat
+        self._max_seconds = max_seconds
+        self._running: dict[str, RunningJob] = {}
         self._idle = threading.Condition()
         self._stopped = threading.Event()
 
     @contextmanager
     def watching(self, job: Job, token: CancelToken) -> Iterator[None]:
         """Renew a job's lease for the length of a block; set its token when it must stop."""
+        running = RunningJob(job, token)
         with self._idle:
-            self._running[job.id] = (job, token)
+            self._running[job.id] = running
         try:
             yield
         finally:
-            with self._idle:
-                del self._running[job.id]
-                self._idle.notify_all()
+            self.forget(running)
+
+    def forget(self, running: RunningJob) -> None:
+        """Care for a job no longer, whether its work has ended or will not."""
+        with self._idle:
+            # A job that was given up may be back, in another thread.
+            if self._running.get(running.job.id) is running:
+                del self._running[running.job.id]
+            self._idle.notify_all()
 
     def beat(self) -> None:
         """Renew every lease once."""
-        for job, token in list(self._running.values()):
-            try:
-                answer = self._ledger.renew(job)
-            except UnavailableError as error:
-                log.warning("lease not renewed", job_id=job.id, reason=error.detail)
-                continue
-            if answer in _ORDERS:
-                order, reason = _ORDERS[answer]
-                token.cancel(order(reason))
         try:
-            self._announce(len(self._running))
+            for running in self.running():
+                self._renew(running)
+        except UnavailableError as error:
+            # The next beat tries again; to wait for each in turn would cost the last its lease.
+            log.warning("leases not renewed", reason=error.detail)
+        try:
+            self._on_beat(len(self._running))
         except UnavailableError as error:
             log.warning("not announced", reason=error.detail)
+
+    def _renew(self, running: RunningJob) -> None:
+        if running.seconds > self._max_seconds:
+            order = f"the job ran for longer than {self._max_seconds:g} s, which none may"
+            running.token.cancel(DeadlineExceededError(order))
+        answer = self._ledger.renew(running.job)
+        if answer in _ORDERS:
+            kind, reason = _ORDERS[answer]
+            running.token.cancel(kind(reason))
 
     def run(self) -> None:
         """Beat until stopped; the body of a thread."""
@@ -83,13 +121,13 @@ class Heartbeat:
         with self._idle:
             if self._idle.wait_for(lambda: not self._running, grace_seconds):
                 return True
-            for _, token in self._running.values():
-                token.cancel(DrainingError("the worker is shutting down"))
+            for running in self._running.values():
+                running.token.cancel(DrainingError("the worker is shutting down"))
             return self._idle.wait_for(lambda: not self._running, stop_seconds)
 
-    def unfinished(self) -> list[Job]:
-        """Return the jobs that still run."""
-        return [job for job, _ in list(self._running.values())]
+    def running(self) -> list[RunningJob]:
+        """Return the jobs that run now."""
+        return list(self._running.values())
 
     def stop(self) -> None:
         """End the thread."""

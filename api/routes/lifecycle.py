@@ -19,6 +19,7 @@ from shared.requests import (
     JobRequest,
     RegisterOllamaRequest,
     RegisterRequest,
+    TimedRequest,
     UploadRequest,
 )
 
@@ -133,4 +134,5 @@ def _job(services: Services, kind: JobKind, request: JobRequest, queue: str, mod
         queue=queue,
         model=model,
         max_attempts=services.settings.ledger.max_attempts,
+        lifetime_seconds=request.timeout_seconds if isinstance(request, TimedRequest) else None,
     )

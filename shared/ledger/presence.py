@@ -21,6 +21,13 @@ class WorkerInfo:
     #: What it says of itself: jobs in flight, and for GPU workers the cache and the handlers.
     status: dict[str, Any]
 
+    @property
+    def fault(self) -> str | None:
+        """What is wrong with the worker, by its own word; None if nothing is."""
+        if self.status.get("draining"):
+            return None  # it consumes no more because it was told so
+        return None if self.status.get("consuming", True) else "it does not consume its queues"
+
 
 class Presence:
     """Workers announce themselves at every heartbeat; silence removes them."""
@@ -46,6 +53,14 @@ class Presence:
         with redis_errors():
             self._redis.delete(self._prefix + name)
 
+    def fault(self, name: str) -> str | None:
+        """Return why a worker is not well; None if it is. This is what health checks go by."""
+        with redis_errors():
+            value = self._redis.get(self._prefix + name)
+        if value is None:
+            return f"it has said nothing for {self._lifetime_ms / 1000:g} s"
+        return self._read(name, value).fault
+
     def workers(self) -> list[WorkerInfo]:
         """Return the workers that are alive, by name."""
         with redis_errors():
@@ -55,8 +70,7 @@ class Presence:
             if silent := [name for name, value in said.items() if value is None]:
                 # One that speaks again meanwhile is back with its next heartbeat.
                 self._redis.srem(self._names, *silent)
-        return [
-            WorkerInfo(name=name, **json.loads(value))
-            for name, value in said.items()
-            if value is not None
-        ]
+        return [self._read(name, value) for name, value in said.items() if value is not None]
+
+    def _read(self, name: str, value: str | bytes) -> WorkerInfo:
+        return WorkerInfo(name=name, **json.loads(value))
