@@ -45,7 +45,14 @@ DEAF = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SERVER
 BROKEN = "raise SystemExit('no disk')"
 
 IMPATIENT = Patience(
-    poll=0.02, start=20, check=0.02, hung=0.3, backoff=0.01, backoff_max=0.1, first_starts=2
+    poll=0.02,
+    start=20,
+    check=0.02,
+    hung=0.3,
+    hung_grace=0.1,
+    backoff=0.01,
+    backoff_max=0.1,
+    first_starts=2,
 )
 
 
@@ -155,6 +162,38 @@ def test_a_service_that_lives_but_is_silent_is_restarted(tmp_path: Path) -> None
         await watched.until("api", Phase.HEALTHY, times=2)
 
     supervise(tmp_path, service("api", FALLS_SILENT), test=wait)
+
+
+def test_a_service_may_be_given_less_time_in_silence_than_others(tmp_path: Path) -> None:
+    async def wait(watched: Watched) -> None:
+        down = await watched.until("worker", Phase.DOWN)
+        assert down.detail.startswith("no answer for 0.1 s")
+
+    hasty = replace(service("worker", FALLS_SILENT), hung_seconds=0.1)
+    supervise(tmp_path, hasty, test=wait)
+
+
+def test_silence_proves_nothing_while_what_a_service_leans_on_is_away(tmp_path: Path) -> None:
+    away = HttpProbe(url=f"http://127.0.0.1:{free_port()}")
+
+    async def wait(watched: Watched) -> None:
+        # What leans on nothing is restarted twice, while the other is left alone.
+        await watched.until("api", Phase.DOWN, times=2)
+        assert "worker" not in watched.order(Phase.DOWN)
+
+    leaning = replace(service("worker", FALLS_SILENT), hung_seconds=0.1, leans_on=(away,))
+    supervise(tmp_path, leaning, service("api", FALLS_SILENT), test=wait)
+
+
+def test_a_hung_service_is_not_given_the_time_to_drain(tmp_path: Path) -> None:
+    async def wait(watched: Watched) -> None:
+        first = pid_of(await watched.until("worker", Phase.STARTING))
+        await watched.until("worker", Phase.HEALTHY)
+        os.kill(first, signal.SIGSTOP)
+        await watched.until("worker", Phase.HEALTHY, times=2)
+        await asyncio.to_thread(await_death, first)
+
+    supervise(tmp_path, replace(service("worker"), grace_seconds=600), test=wait)
 
 
 def test_what_a_dead_service_had_started_does_not_outlive_it(tmp_path: Path) -> None:
