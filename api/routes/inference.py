@@ -112,7 +112,11 @@ def health(services: Provided) -> dict[str, Any]:
         "status": "ok" if workers else "unavailable",
         "queued": services.ledger.queued(INFERENCE),
         "workers": {
-            name: {"in_flight": status["in_flight"], **status["inference"]["health"]}
+            name: {
+                "in_flight": status["in_flight"],
+                "consuming": status["consuming"],
+                **status["inference"]["health"],
+            }
             for name, status in workers.items()
         },
     }

@@ -50,6 +50,27 @@ def test_submit_answers_202_with_the_job_and_its_place(client: TestClient) -> No
     assert client.get(job["links"]["self"]).json() == job
 
 
+@pytest.mark.parametrize(
+    ("call", "body"),
+    [
+        ("download", DOWNLOAD),
+        ("upload_to_lakefs", {"repo_name": "repo", "local_model_name": "m"}),
+        ("register_ollama", {"local_model_name": "m:1b"}),
+    ],
+)
+def test_a_lifecycle_job_may_be_given_a_deadline(
+    client: TestClient, ledger: Ledger, call: str, body: dict[str, Any]
+) -> None:
+    def submitted(**changes: Any) -> Any:
+        return client.post(f"/models/{call}", json=body | changes).json()
+
+    assert ledger.get(submitted()["job_id"]).deadline is None
+    job = ledger.get(submitted(timeout_seconds=60)["job_id"])
+    assert job.deadline is not None
+    assert (job.deadline - job.created_at).total_seconds() == 60
+    assert submitted(timeout_seconds=0)["errors"][0]["field"] == "timeout_seconds"
+
+
 def test_same_idempotency_key_gives_the_same_job(client: TestClient) -> None:
     first = submit(client, **{"Idempotency-Key": "k"})
     assert submit(client, **{"Idempotency-Key": "k"})["job_id"] == first["job_id"]

@@ -161,6 +161,20 @@ def test_deadline_stops_the_work(bench: Bench) -> None:
     assert job.error.code == "deadline_exceeded"
 
 
+def test_no_job_runs_for_longer_than_any_may(
+    ledger: Ledger, ledger_settings: LedgerSettings
+) -> None:
+    bench = Bench(ledger, ledger_settings)
+    bench.heartbeat = Heartbeat(ledger, 0.05, lambda _: None, max_seconds=0.2)
+    threading.Thread(target=bench.heartbeat.run, daemon=True).start()
+    job = bench.run(until_stopped(threading.Event()))
+    bench.heartbeat.stop()
+    assert job.state is JobState.FAILED
+    assert job.error is not None
+    assert job.error.code == "deadline_exceeded"
+    assert "longer than 0.2 s" in job.error.detail
+
+
 def test_lost_lease_stops_the_work_and_writes_nothing(bench: Bench) -> None:
     started = threading.Event()
     job = bench.submit()

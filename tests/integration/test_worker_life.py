@@ -22,7 +22,7 @@ from workers.drain import REPLACE_STATUS
 
 #: Short, so that a test can wait for each; a busy machine must not fall behind them.
 HASTE = {
-    "LEDGER_LEASE_SECONDS": "4",
+    "LEDGER_LEASE_SECONDS": "3",
     "LEDGER_HEARTBEAT_SECONDS": "0.5",
     "LEDGER_RECONCILE_SECONDS": "0.5",
     "LEDGER_REPUBLISH_SECONDS": "1",
@@ -144,7 +144,7 @@ def test_work_that_does_not_stop_costs_the_process_and_its_neighbours_nothing(
 
 
 def test_work_that_holds_pythons_lock_is_ended_from_below(bench: Bench) -> None:
-    process = bench.start(LEDGER_LEASE_SECONDS="3")
+    process = bench.start()
     neighbour = bench.running("obey")
     stuck = bench.running("hold", seconds=5)
 
@@ -212,7 +212,7 @@ def test_a_connection_that_goes_dead_without_a_word_is_made_anew(
     port = bench.client.connection_pool.connection_kwargs["port"]
     with tcp_proxy(port) as proxy:
         broker = f"redis://127.0.0.1:{proxy.port}/0"
-        process = bench.start(REDIS_BROKER_URL=broker, WORKER_DEAF_SECONDS="15")
+        process = bench.start(REDIS_BROKER_URL=broker, WORKER_DEAF_SECONDS="12")
         assert proxy.freeze() > 0
         waiting = bench.submit("end")
         job = bench.ended(waiting, seconds=30)

@@ -51,6 +51,18 @@ def test_everything_is_started_where_nothing_is_given(nowhere: Path) -> None:
     assert api.env["STORAGE_STAGING_DIR"] == str(nowhere / "staging")
 
 
+def test_a_worker_that_hangs_is_replaced_soon_after_its_lease(
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_BROKER_URL", "redis://queue.example:6379/0")
+    hung = {
+        service.name: service.hung_seconds
+        for service in planned(nowhere).services
+        if len(service.leans_on) == 2  # on the ledger's Redis and on the broker's
+    }
+    assert hung == {"worker-cpu": 20, "worker-gpu": 20}
+
+
 @pytest.mark.parametrize(
     ("visible", "workers"),
     [
