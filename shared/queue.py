@@ -45,7 +45,7 @@ def celery_app(settings: Settings, kind: str) -> Celery:
             "unacked_key": f"unacked.{kind}",
             "unacked_index_key": f"unacked_index.{kind}",
             "unacked_mutex_key": f"unacked_mutex.{kind}",
-            "socket_timeout": 5,
+            "socket_timeout": settings.redis.timeout_seconds,
             "socket_connect_timeout": settings.redis.timeout_seconds,
             "socket_keepalive": True,
             # A connection that went dead without a word is dropped after one to two of these.

@@ -253,7 +253,7 @@ class WorkerSettings(Group):
         "starts another. More for models that take longer to load.",
     )
     deaf_seconds: float = Field(
-        12.0,
+        15.0,
         gt=0,
         description="A worker that has a free slot and asked the broker for nothing for this long, "
         "although the broker answers, gives its jobs back and ends, for a supervisor to start "

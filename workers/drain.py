@@ -14,6 +14,8 @@ from workers.runner import Runner
 
 #: Told to stop, a job reaches its next checkpoint within this time.
 STOP_SECONDS = 3.0
+#: Who leaves is missed: its jobs get this much grace at most.
+LEAVE_SECONDS = 3.0
 #: What a process ends with when another should take its place.
 REPLACE_STATUS = os.EX_TEMPFAIL
 
@@ -52,7 +54,10 @@ class Drain:
         if self._once.acquire(blocking=False):
             log.info("worker draining", name=self._name)
             # In a thread: the signal's handler must not wait.
-            threading.Thread(target=self._end, name="Drain", daemon=True).start()
+            end = threading.Thread(
+                target=self._end, args=(self._grace_seconds,), name="Drain", daemon=True
+            )
+            end.start()
 
     def leave(self, reason: str) -> None:
         """Do the same and end the process, for a supervisor to start another; does not return."""
@@ -60,12 +65,12 @@ class Drain:
             log.error("worker leaves", name=self._name, reason=reason, status=REPLACE_STATUS)
             # Celery's own order to stop: it consumes no more, if it still does anything.
             state.should_stop = REPLACE_STATUS
-            self._end()
+            self._end(min(self._grace_seconds, LEAVE_SECONDS))
             os._exit(REPLACE_STATUS)
 
-    def _end(self) -> None:
+    def _end(self, grace_seconds: float) -> None:
         self._runner.stop_claiming()
-        drained = self._heartbeat.drain(self._grace_seconds, STOP_SECONDS)
+        drained = self._heartbeat.drain(grace_seconds, STOP_SECONDS)
         self._reconciler.stop()
         self._heartbeat.stop()
         self._give_back()
