@@ -1,5 +1,8 @@
 """``python -m api`` runs the front; ``python -m api health`` says whether it takes jobs.
 
+The latter prints one line and ends with 0 or 1, as containers ask for it.
+"""
+
 import argparse
 import sys
 
