@@ -1,0 +1,2 @@
+-- Run once, when the volume is empty. MLflow's database is the one that the image makes by itself.
+CREATE DATABASE lakefs;
