@@ -1,16 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test test-unit test-gpu fuzz up demo docs screens bench
+.PHONY: help setup lock check format test test-unit test-images test-gpu fuzz up demo docs screens bench
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setfuzz: $(READY) ## Hold the API to its OpenAPI with thousands of requests (FUZZ_EXAMPLES, FUZZ_SEED)
-	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),100) $(BIN)/python -m pytest tests/fuzz
-
-up: $(READY) ## Install everything into .venv, as locked (quick when nothing changed)
+setup: $(READY) ## Install everything into .venv, as locked (quick when nothing changed)
 
 $(READY): pyproject.toml requirements.lock
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -36,15 +33,21 @@ format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(READY) ## Run every test that needs no GPU
+test: $(READY) ## Run every test that needs neither a GPU nor the images' packages
 	@# Two processes, a file of tests in one of them: half of the time is waiting.
-	$(BIN)/python -m pytest -m "not gpu" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not images" -n 2 --dist loadfile
 
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit
 
+test-images: $(READY) ## Install what the images install, and run it (minutes at the first time)
+	$(BIN)/python -m pytest -m images
+
 test-gpu: $(READY) ## Run the tests that need a GPU
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(READY) ## Hold the API to its OpenAPI with thousands of requests (FUZZ_EXAMPLES, FUZZ_SEED)
+	FUZZ_EXAMPLES=$(or $(FUZZ_EXAMPLES),100) $(BIN)/python -m pytest tests/fuzz
 
 up: $(READY) ## Start the whole stack on this machine; Ctrl-C stops it
 	$(BIN)/lifecycle up

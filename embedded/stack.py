@@ -218,10 +218,14 @@ def _flower(
     env: dict[str, str],
     needs: tuple[str, ...],
 ) -> Service:
-    """Return Flower; it reads its own variables too, as FLOWER_BASIC_AUTH for a password."""
+    """Return Flower, behind a password if one is set."""
     port = wishes.ports.take(wishes.flower_port)
     url = local_url(port)
-    broker = settings.redis.broker_url
+    broker, password = settings.redis.broker_url, settings.flower.basic_auth
+    # In the environment: a command line is for everybody to read.
+    secrets = {"CELERY_BROKER_URL": broker.get_secret_value() if broker else env["REDIS_URL"]}
+    if password:
+        secrets["FLOWER_BASIC_AUTH"] = password.get_secret_value()
     return Service(
         Component(
             name="flower", title="Flower", address=url, probe=HttpProbe(url=f"{url}/healthcheck")
@@ -237,8 +241,7 @@ def _flower(
             # The repr of the arguments names the model.
             "--tasks_columns=name,args,state,received,runtime,worker,uuid",
         ),
-        # In the environment: a command line is for everybody to read.
-        env={"CELERY_BROKER_URL": broker.get_secret_value() if broker else env["REDIS_URL"]},
+        env=secrets,
         needs=needs,
         layer=PLATFORM,
     )

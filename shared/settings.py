@@ -210,6 +210,19 @@ class OllamaSettings(Group):
     )
 
 
+class FlowerSettings(Group):
+    """The view of workers and Celery tasks, under the name that Flower itself reads."""
+
+    section = "flower"
+    model_config = SettingsConfigDict(env_prefix="FLOWER_")
+
+    basic_auth: SecretStr | None = Field(
+        None,
+        description="Who may look at it: `user:password`, several with commas between; "
+        "whoever is on its machine if not set.",
+    )
+
+
 class StorageSettings(Group):
     """Directories of this host."""
 
@@ -356,6 +369,7 @@ class Settings(BaseModel):
     lakefs: LakeFSSettings = Field(default_factory=LakeFSSettings)
     mlflow: MLflowSettings = Field(default_factory=MLflowSettings)
     ollama: OllamaSettings = Field(default_factory=OllamaSettings)
+    flower: FlowerSettings = Field(default_factory=FlowerSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)

@@ -22,8 +22,10 @@ TARGETS = [
 
 
 def hadolint(*files: Path) -> "subprocess.CompletedProcess[str]":
-    command = [Path(sys.executable).with_name("hadolint"), "--no-color", *files]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    program = str(Path(sys.executable).with_name("hadolint"))
+    return subprocess.run(
+        [program, "--no-color", *map(str, files)], capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(params=TARGETS, ids=lambda target: "-".join(filter(None, target)))

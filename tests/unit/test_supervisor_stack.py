@@ -22,7 +22,13 @@ GIVEN = {
 @pytest.fixture
 def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory without settings, and an environment without them."""
-    for name in (*GIVEN, "HF_ENDPOINT", "STORAGE_STAGING_DIR", "REDIS_BROKER_URL"):
+    for name in (
+        *GIVEN,
+        "HF_ENDPOINT",
+        "STORAGE_STAGING_DIR",
+        "REDIS_BROKER_URL",
+        "FLOWER_BASIC_AUTH",
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -112,6 +118,15 @@ def test_no_password_is_shown(nowhere: Path, monkeypatch: pytest.MonkeyPatch) ->
     shown += [word for service in stack.services for word in service.command]
     assert not any("secret" in word for word in shown)
     assert "redis://cache.example:6379/2" in shown
+
+
+def test_flowers_password_is_taken_from_wherever_settings_are(nowhere: Path) -> None:
+    (nowhere / ".env").write_text("FLOWER_BASIC_AUTH=operator:secret\n")
+
+    flower = next(each for each in planned(nowhere).services if each.name == "flower")
+
+    assert flower.env["FLOWER_BASIC_AUTH"] == "operator:secret"
+    assert not any("secret" in word for word in flower.command)
 
 
 def test_a_hub_is_started_only_when_asked_for(nowhere: Path) -> None:
