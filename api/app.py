@@ -69,8 +69,8 @@ def create_app(settings: Settings) -> FastAPI:
     answers = KEY_ANSWERS | STORE_ANSWERS
     for module in (lifecycle, registry, inference, files, jobs):
         app.include_router(module.router, dependencies=KEY_SCHEMES, responses=answers)
-    for module in (health, metrics):
-        app.include_router(module.router)
+    app.include_router(metrics.router, dependencies=KEY_SCHEMES, responses=KEY_ANSWERS)
+    app.include_router(health.router)
     describe(app)
     return app
 
