@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,15 +60,12 @@ class Platform:
     # ── processes ────────────────────────────────────────────────────────────
 
     def start(self, *names: str) -> None:
-        """Start ``redis``, ``api``, ``cpu`` or ``gpu``, and wait until each can be used."""
+        """Start ``redis``, ``api``, ``cpu`` or ``gpu``, and wait until each can be used.
+
+        One of several workers of a kind has a number: ``cpu-1``.
+        """
         for name in names:
-            command = {
-                "redis": redis_command(self.redis_port, self.directory),
-                "api": [sys.executable, "-m", "api"],
-                "cpu": [sys.executable, "-m", "workers", "cpu"],
-                "gpu": [sys.executable, "-m", "workers", "gpu"],
-            }[name]
-            self._processes[name] = start(command, log=self.directory / f"{name}.log", env=self.env)
+            self._launch(name)
         for name in names:
             wait_until(lambda name=name: self._up(name), 90, f"{name} is up")  # type: ignore[misc]
 
@@ -90,6 +88,19 @@ class Platform:
     def log(self, name: str) -> str:
         """Return all that a process has printed."""
         return (self.directory / f"{name}.log").read_text()
+
+    def _launch(self, name: str) -> None:
+        log = self.directory / f"{name}.log"
+        self._processes[name] = start(self._command(name), log=log, env=self.env)
+
+    def _command(self, name: str) -> list[str]:
+        if name == "redis":
+            return redis_command(self.redis_port, self.directory)
+        if name == "api":
+            return [sys.executable, "-m", "api"]
+        kind, _, number = name.partition("-")
+        named = ["--name", f"{name}@{socket.gethostname()}"] if number else []
+        return [sys.executable, "-m", "workers", kind, *named]
 
     def _up(self, name: str) -> bool:
         if self._processes[name].poll() is not None:

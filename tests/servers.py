@@ -4,6 +4,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,10 @@ def redis_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisSe
         yield RedisSettings.model_validate({"url": f"redis://127.0.0.1:{port}/0"})
 
 
-@pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real MLflow server of this session; yields its address."""
-    directory, port = tmp_path_factory.mktemp("mlflow"), free_port()
+@contextmanager
+def mlflow_running(directory: Path) -> Iterator[str]:
+    """Run a real MLflow server for the length of a block; yields its address."""
+    port = free_port()
     command = [
         *(sys.executable, "-m", "mlflow", "server", "--workers", "1"),
         *("--host", "127.0.0.1", "--port", str(port)),
@@ -37,7 +38,16 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def _embedded_lakefs(directory: Path, *options: str) -> Iterator[LakeFSSettings]:
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real MLflow server of this session; yields its address."""
+    with mlflow_running(tmp_path_factory.mktemp("mlflow")) as address:
+        yield address
+
+
+@contextmanager
+def lakefs_running(directory: Path, *options: str) -> Iterator[LakeFSSettings]:
+    """Run the embedded lakeFS for the length of a block; yields how to reach it."""
     port = free_port()
     keys = {"LAKEFS_ACCESS_KEY_ID": "test", "LAKEFS_SECRET_ACCESS_KEY": uuid.uuid4().hex}
     command = [
@@ -60,7 +70,8 @@ def lakefs_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LakeFSSe
     if os.environ.get("LAKEFS_ENDPOINT"):
         yield LakeFSSettings()
     else:
-        yield from _embedded_lakefs(tmp_path_factory.mktemp("lakefs"))
+        with lakefs_running(tmp_path_factory.mktemp("lakefs")) as settings:
+            yield settings
 
 
 @pytest.fixture(scope="session")
@@ -71,4 +82,5 @@ def presigning_lakefs_server(
     if os.environ.get("LAKEFS_ENDPOINT"):
         yield LakeFSSettings()
     else:
-        yield from _embedded_lakefs(tmp_path_factory.mktemp("lakefs-presign"), "--presign")
+        with lakefs_running(tmp_path_factory.mktemp("lakefs-presign"), "--presign") as settings:
+            yield settings

@@ -1,0 +1,204 @@
+"""Carries faults out, and takes them back."""
+
+import os
+import random
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import redis
+from kombu.exceptions import KombuError
+
+from shared.errors import LifecycleError
+from shared.jobs import JobState
+from shared.ledger import connect
+from shared.queue import Queue, celery_app
+from shared.settings import Settings
+from tests.chaos.incidents import Incident, Incidents
+from tests.chaos.proxy import FaultyProxy, WireFault
+from tests.chaos.schedule import PlannedFault
+from tests.chaos.stack import CPU, GPU, ChaosStack
+
+#: Where an answer that is lost after the work hurts most.
+_EFFECTS = {
+    "lakefs": r"^(POST|DELETE) .*(/branches|/objects|/commits|/merge/)",
+    "mlflow": r"^POST .*(create|set-tag|alias)",
+    "api": r"^POST /(models|inference|jobs)",
+}
+_PROCESSES = {"cpu": CPU, "gpu": GPU, "api": ("api",), "redis": ("redis",)}
+#: Left free on a disk that is said to be full.
+_CRUMBS_BYTES = 40_960
+_LOOK_SECONDS = 0.2
+
+
+class Injector:
+    """Follows the schedule on a thread; each fault has one of its own."""
+
+    def __init__(
+        self,
+        stack: ChaosStack,
+        proxies: Mapping[str, FaultyProxy],
+        disks: Mapping[str, Path],
+        incidents: Incidents,
+    ) -> None:
+        self._stack = stack
+        self._proxies = proxies
+        self._disks = disks
+        self._incidents = incidents
+        self._lifted = threading.Event()
+        self._pool = ThreadPoolExecutor(32, thread_name_prefix="fault")
+        self._settings = Settings(redis=stack.redis_settings, ledger=stack.ledger_settings)
+
+    @property
+    def has_disks(self) -> bool:
+        """Whether there are disks that can be filled."""
+        return bool(self._disks)
+
+    def start(self, faults: Iterable[PlannedFault]) -> Future[None]:
+        """Begin with the schedule."""
+        return self._pool.submit(self._follow, list(faults), time.monotonic())
+
+    def lift(self) -> None:
+        """End all faults."""
+        self._lifted.set()
+        self._pool.shutdown()
+
+    def _follow(self, faults: list[PlannedFault], began: float) -> None:
+        running = []
+        for fault in faults:
+            if self._lifted.wait(max(0.0, began + fault.at - time.monotonic())):
+                break
+            running.append(self._pool.submit(self._carry_out, fault))
+        for each in running:
+            each.result()
+
+    def _carry_out(self, fault: PlannedFault) -> None:
+        _, place = fault.kind.value.split()
+        match fault.kind.value.split():
+            case ["kill", _]:
+                self._hit(signal.SIGKILL, fault, place)
+            case ["term", _]:
+                self._hit(signal.SIGTERM, fault, place)
+            case ["stop", _]:
+                self._stop(fault, place)
+            case ["flush", "broker"]:
+                self._to_broker(fault, lambda client: client.flushdb())
+            case ["cut", "broker"]:
+                self._to_broker(
+                    fault, lambda client: client.client_kill_filter(_type="normal", skipme=True)
+                )
+            case ["extra", "hints"]:
+                self._extra_hints(fault)
+            case ["full", _]:
+                self._fill(fault, place)
+            case _:
+                self._break_wire(fault, place)
+
+    # ── processes ────────────────────────────────────────────────────────────
+
+    def _hit(self, number: signal.Signals, fault: PlannedFault, place: str) -> None:
+        name = self._one(fault, place)
+        incident = self._incidents.begin(fault.kind, self._held(name))
+        self._stack.signal(name, number)
+        incident.hits = 1
+        self._watch(incident, place)
+
+    def _stop(self, fault: PlannedFault, place: str) -> None:
+        name = self._one(fault, place)
+        pid = self._stack.pid(name)
+        incident = self._incidents.begin(fault.kind, self._held(name))
+        self._stack.signal(name, signal.SIGSTOP)
+        incident.hits = 1
+        self._lifted.wait(fault.seconds)
+        with suppress(ProcessLookupError):  # killed in its sleep
+            os.kill(pid, signal.SIGCONT)
+        incident.ended = time.time()
+
+    def _one(self, fault: PlannedFault, place: str) -> str:
+        names = _PROCESSES[place]
+        return names[fault.number % len(names)]
+
+    def _held(self, name: str) -> dict[str, int]:
+        """Return the jobs that a worker runs, with their fences."""
+        if name in {"api", "redis"}:
+            return {}
+        with suppress(LifecycleError):
+            jobs, _ = self._stack.ledger.page(state=JobState.RUNNING, limit=100)
+            return {job.id: job.fence for job in jobs if (job.owner or "").startswith(f"{name}@")}
+        return {}
+
+    def _watch(self, incident: Incident, place: str) -> None:
+        """Note when the killed process' jobs go on; the front and Redis, when they answer."""
+        waiting = dict(incident.held)
+        while not self._lifted.wait(_LOOK_SECONDS):
+            if place in {"api", "redis"}:
+                if self._stack.answers(place):
+                    break
+                continue
+            with suppress(LifecycleError):
+                for job_id, fence in list(waiting.items()):
+                    job = self._stack.ledger.get(job_id)
+                    if job.fence != fence or job.state.terminal:
+                        incident.resumed[job_id] = time.time()
+                        del waiting[job_id]
+            if not waiting:
+                break
+        incident.ended = time.time()
+
+    # ── the queue ────────────────────────────────────────────────────────────
+
+    def _to_broker(self, fault: PlannedFault, do: Callable[["redis.Redis"], object]) -> None:
+        incident = self._incidents.begin(fault.kind)
+        client = connect(self._stack.broker_settings)
+        with suppress(redis.RedisError):
+            do(client)
+            incident.hits = 1
+        client.close()
+        incident.ended = time.time()
+
+    def _extra_hints(self, fault: PlannedFault) -> None:
+        """Publish hints that nobody needs, in no order: of jobs queued, running and ended."""
+        incident = self._incidents.begin(fault.kind)
+        redis_settings = self._settings.redis.model_copy(
+            update={"broker_url": self._stack.broker_settings.url}
+        )
+        app = celery_app(self._settings.model_copy(update={"redis": redis_settings}), "chaos")
+        with suppress(LifecycleError, KombuError, redis.RedisError, OSError):
+            jobs, _ = self._stack.ledger.page(limit=200)
+            rng = random.Random(fault.at)
+            for job in rng.choices([job for job in jobs if job.queue], k=fault.number * 8):
+                Queue(app).publish(job)
+                incident.hits += 1
+        app.close()
+        incident.ended = time.time()
+
+    # ── the network and the disks ────────────────────────────────────────────
+
+    def _break_wire(self, fault: PlannedFault, place: str) -> None:
+        wire_fault, proxy = WireFault(fault.kind.value.split()[0]), self._proxies[place]
+        before = proxy.hits[wire_fault]
+        incident = self._incidents.begin(fault.kind)
+        pattern = _EFFECTS[place] if wire_fault is WireFault.DROP_ANSWER else "."
+        proxy.fail(wire_fault, fault.number, pattern)
+        self._lifted.wait(fault.seconds)
+        proxy.lift()
+        incident.hits = proxy.hits[wire_fault] - before
+        incident.ended = time.time()
+
+    def _fill(self, fault: PlannedFault, place: str) -> None:
+        if place not in self._disks:
+            return
+        incident = self._incidents.begin(fault.kind)
+        ballast = self._disks[place] / f"ballast-{fault.at}"
+        free = shutil.disk_usage(self._disks[place]).free
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(free - _CRUMBS_BYTES, 1))
+        incident.hits = 1
+        self._lifted.wait(fault.seconds)
+        ballast.unlink()
+        incident.ended = time.time()

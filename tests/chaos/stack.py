@@ -1,0 +1,115 @@
+"""The stack under test: two workers of each kind, and a supervisor that starts again what ended."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Self
+
+from embedded.hub.process import HubProcess
+from shared.ledger import Ledger, connect
+from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings
+from tests.chaos.misbehaviour import install
+from tests.platform import Platform
+from tests.processes import listens
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU, GPU = ("cpu-1", "cpu-2"), ("gpu-1", "gpu-2")
+#: The size of the disk of a small file system; of models there is a tenth of it.
+DISK_BYTES = 512 * 1024 * 1024
+RESTART_SECONDS = 0.5
+
+
+class ChaosStack(Platform):
+    """A platform behind faulty proxies, with a supervisor."""
+
+    def __init__(
+        self, directory: Path, mlflow_url: str, lakefs: LakeFSSettings, hub: HubProcess, **env: str
+    ) -> None:
+        super().__init__(directory, mlflow_url, lakefs, hub, **env)
+        #: Disks of their own, that can be full.
+        self.disks = {"staging": directory / "staging", "snapshots": directory / "snapshots"}
+        self.staging, self.snapshots = (disk / "models" for disk in self.disks.values())
+        self.redis_settings = RedisSettings.model_validate({"url": self.env["REDIS_URL"]})
+        self.broker_settings = RedisSettings.model_validate(
+            {"url": f"redis://127.0.0.1:{self.redis_port}/1"}
+        )
+        self.ledger_settings = LedgerSettings.model_validate(
+            {
+                "lease_seconds": self.env["LEDGER_LEASE_SECONDS"],
+                "max_crashes": self.env.get("LEDGER_MAX_CRASHES", 3),
+            }
+        )
+        self.ledger = Ledger(connect(self.redis_settings), self.ledger_settings)
+        plugin = directory / "plugin"
+        install(plugin)
+        self.env |= {
+            # Flushed without the ledger.
+            "REDIS_BROKER_URL": self.broker_settings.url.get_secret_value(),
+            "PYTHONPATH": os.pathsep.join([str(plugin), str(ROOT)]),
+            "STORAGE_STAGING_DIR": str(self.staging),
+            "STORAGE_SNAPSHOTS_DIR": str(self.snapshots),
+            "INFERENCE_DEVICE": "cpu",
+            # Models go out of memory, and snapshots off the disk, while the run goes on.
+            "INFERENCE_CACHE_MAX_MODELS": "3",
+            "STORAGE_SNAPSHOTS_MAX_BYTES": str(3 * 1024 * 1024),
+            "OMP_NUM_THREADS": "1",
+            "WORKER_CPU_CONCURRENCY": "4",
+        }
+        #: Ends of processes by name and exit status.
+        self.exits: Counter[str] = Counter()
+        self._stopping = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="keeper")
+
+    def signal(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to a process, if it is there at this moment."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid(name), number)
+
+    def answers(self, name: str) -> bool:
+        """Return whether something listens where Redis or the front should."""
+        return listens(self.redis_port if name == "redis" else self.api_port)
+
+    def processes(self) -> dict[str, int]:
+        """Return the processes' ids."""
+        return {name: process.pid for name, process in self._processes.items()}
+
+    def _keep(self) -> None:
+        """Start again what ended, for whatever reason, as any supervisor would."""
+        while not self._stopping.wait(0.1):
+            for name, process in list(self._processes.items()):
+                if (status := process.poll()) is not None:
+                    self.exits[f"{name.partition('-')[0]} {status}"] += 1
+                    time.sleep(RESTART_SECONDS)
+                    self._launch(name)
+
+    def __enter__(self) -> Self:
+        self.start("redis", "api", *CPU, *GPU)
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        for name in self.processes():
+            self.signal(name, signal.SIGCONT)
+        super().__exit__()
+
+
+@contextmanager
+def small_disk(directory: Path) -> Iterator[bool]:
+    """Mount a small file system for the length of a block; yields whether that was possible."""
+    directory.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "chaos", str(directory)]
+    mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", "--lazy", str(directory)], check=True)
