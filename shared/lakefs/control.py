@@ -67,7 +67,10 @@ class Control:
                 body = error.body or str(error.reason)
                 raise from_status(int(error.status or 0), body) from error
             except pydantic.v1.ValidationError as error:
-                # What the SDK will not send, or an answer that is not lakeFS'.
+                if error.model.__module__.startswith("lakefs_sdk.models."):
+                    # What a connection that broke within the head leaves of an answer.
+                    raise unavailable("its answer is not whole, or not lakeFS'") from error
+                # What the SDK will not send.
                 raise RequestError(f"not lakeFS' API: {error}", code="lakefs_refused") from error
 
     def pages(

@@ -37,6 +37,10 @@ _PASSING = {
     "RESOURCE_EXHAUSTED",
     "TEMPORARILY_UNAVAILABLE",
 }
+#: How mlflow begins its message where an answer has no JSON. MLflow's own errors have; this one was
+#: cut off, or comes from something between.
+_NOT_MLFLOWS = "API request to endpoint "
+_UNAVAILABLE = "mlflow_unavailable"
 
 
 class Client:
@@ -88,11 +92,12 @@ def _translated() -> Iterator[None]:
 
 def _translation(error: "MlflowException") -> LifecycleError:
     code, detail = error.error_code, f"MLflow: {error.message}"
-    if code in _PASSING:
+    foreign = str(error.message).startswith(_NOT_MLFLOWS)
+    if foreign or code in _PASSING:
         # Where the network failed, MLflow's message has the address, perhaps with a password.
         cause = error.__context__
-        reason = type(cause).__name__ if cause else str(error.message)
-        return UnavailableError(f"MLflow is not available: {reason}", code="mlflow_unavailable")
+        reason = type(cause).__name__ if cause and not foreign else str(error.message)
+        return UnavailableError(f"MLflow is not available: {reason}", code=_UNAVAILABLE)
     if code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
         return NotFoundError(detail)
     if code in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "RESOURCE_CONFLICT"}:

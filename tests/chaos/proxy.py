@@ -28,8 +28,10 @@ class WireFault(StrEnum):
 
     #: 503, and the server hears nothing.
     STATUS = "status"
-    #: The connection breaks within the answer.
+    #: The connection breaks in the answer's body.
     CUT = "cut"
+    #: It breaks after the first line of the answer's head; http.client takes that for all of it.
+    BEHEAD = "behead"
     #: No answer, and the server hears nothing, until the fault is lifted.
     HANG = "hang"
     #: The server does the work, and its answer is lost.
@@ -54,6 +56,7 @@ class FaultyProxy:
         self._upstream_port = upstream_port
         self._loop = loop
         self._order: _Order | None = None
+        self._open: set[asyncio.StreamWriter] = set()
         self._hung: set[asyncio.StreamWriter] = set()
 
     def fail(self, fault: WireFault, times: int, pattern: str = ".") -> None:
@@ -76,9 +79,11 @@ class FaultyProxy:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Pass one connection on."""
+        self._open.add(writer)
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._upstream_port)
         except OSError:
+            self._open.discard(writer)
             _abort(writer)
             return
         exchange = _Exchange(self, writer, up_writer)
@@ -93,12 +98,20 @@ class FaultyProxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
             self._hung.discard(writer)
+            self._open.discard(writer)
             for each in (writer, up_writer):
                 each.close()
+            closing = (each.wait_closed() for each in (writer, up_writer))
+            await asyncio.gather(*closing, return_exceptions=True)
 
     def hang(self, writer: asyncio.StreamWriter) -> None:
         """Keep a connection silent until the fault is lifted."""
         self._hung.add(writer)
+
+    def abort(self) -> None:
+        """Break every connection."""
+        for writer in self._open:
+            _abort(writer)
 
     def _cut_off(self) -> None:
         for writer in self._hung:
@@ -136,13 +149,23 @@ class _Exchange:
             if self._fault is WireFault.DROP_ANSWER:
                 _abort(self._client)
                 return
-            if self._fault is WireFault.CUT:
-                self._client.write(data[: len(data) // 2])
+            kept = self._kept(data)
+            if kept is not None:
+                self._client.write(data[:kept])
                 await self._client.drain()
                 self._client.close()
                 return
             self._client.write(data)
             await self._client.drain()
+
+    def _kept(self, data: bytes) -> int | None:
+        """Return after how many of these bytes the connection is to break, if it is."""
+        if self._fault is WireFault.BEHEAD:
+            return data.index(b"\n") + 1
+        body = data.index(b"\r\n\r\n") + 4 if data.startswith(b"HTTP/") else 0
+        if self._fault is WireFault.CUT and body < len(data):
+            return (body + len(data)) // 2
+        return None
 
     async def _refuse(self, reader: asyncio.StreamReader) -> None:
         self._client.write(_REFUSAL)
@@ -178,17 +201,17 @@ def proxies(*upstream_ports: int) -> Iterator[list[FaultyProxy]]:
     try:
         yield started
     finally:
-        run(_close(servers))
+        run(_close(servers, started))
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-async def _close(servers: list[asyncio.Server]) -> None:
+async def _close(servers: list[asyncio.Server], started: list[FaultyProxy]) -> None:
     """End the servers and the connections that are still open."""
     for server in servers:
         server.close()
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    for proxy in started:
+        proxy.abort()
+    serving = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*serving, return_exceptions=True)

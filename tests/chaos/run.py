@@ -45,7 +45,7 @@ class Options:
     faults: int
     lease_seconds: float = 15.0
     #: After the last fault everything must have ended within this time.
-    quiet_seconds: float = 180.0
+    quiet_seconds: float = 300.0
     #: More settings of the processes.
     env: tuple[tuple[str, str], ...] = ()
 

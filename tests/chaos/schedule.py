@@ -31,9 +31,12 @@ class FaultKind(StrEnum):
     EXTRA_HINTS = "extra hints"
     HUB_STATUS = "status hub"
     HUB_CUT = "cut hub"
+    # Not at MLflow, whose client takes a 200 without a body for an empty answer.
+    HUB_BEHEAD = "behead hub"
     HUB_HANG = "hang hub"
     LAKEFS_STATUS = "status lakefs"
     LAKEFS_CUT = "cut lakefs"
+    LAKEFS_BEHEAD = "behead lakefs"
     LAKEFS_HANG = "hang lakefs"
     LAKEFS_DROP_ANSWER = "drop_answer lakefs"
     MLFLOW_STATUS = "status mlflow"
