@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test test-unit test-images test-gpu fuzz up demo docs screens bench
+.PHONY: help setup lock check format test test-unit test-images test-gpu fuzz up demo docs screens bench chaos soak
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -61,5 +61,12 @@ docs: $(READY) ## Write the generated documents
 screens: $(READY) ## Record the terminal again into docs/screens (needs tmux)
 	$(BIN)/python -m tests.screens
 
-bench: $(READY) ## Measure throughput beside cp, and the front's latency
+bench: $(READY) ## Measure throughput beside cp, the front's latency, and ten times too much load
 	$(BIN)/python -m benchmarks
+
+soak: $(READY) ## Watch memory and descriptors at half the capacity (MINUTES=30)
+	$(BIN)/python -m benchmarks soak $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos: $(READY) ## Let everything fail under load for ten minutes (MINUTES=, SEED=, JOBS=)
+	$(BIN)/python -m tests.chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(JOBS),--jobs $(JOBS))

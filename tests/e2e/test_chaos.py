@@ -13,17 +13,18 @@ from shared.settings import LakeFSSettings
 from tests.chaos.run import Options, run
 
 OPTIONS = Options(
-    seed=7,
+    # Of the seeds one whose faults start torch again only once: that is what takes time.
+    seed=8040,
     seconds=22,
     jobs=70,
     faults=18,
     lease_seconds=4,
-    quiet_seconds=90,
+    quiet_seconds=240,
     env=(("LEDGER_MAX_CRASHES", "2"), ("WORKER_DRAIN_SECONDS", "2")),
 )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 def test_nothing_is_lost_stuck_or_done_twice(
     tmp_path: Path,
     mlflow_server: str,

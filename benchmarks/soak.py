@@ -1,0 +1,75 @@
+"""Half of what the stack can do, for long: memory, descriptors and keys must not creep up."""
+
+import statistics
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load import Load
+from benchmarks.overload import capacity
+from benchmarks.serving import Serving
+from shared.ledger import connect
+
+#: So short that ended jobs are forgotten as fast as new ones come.
+RETENTION_SECONDS = 30.0
+SAMPLE_SECONDS = 5.0
+#: Growth within the second half.
+MOST_GROWTH = 0.10
+#: Of counts, growth by so few is none.
+SLACK = 8
+PROCESSES = ("api", "cpu", "gpu", "redis")
+
+#: Samples by what was measured: ``api RSS``, ``api descriptors``, ``redis keys``.
+Series = dict[str, list[float]]
+
+
+def measure_soak(serving: Serving, minutes: float) -> bool:
+    """Print how everything grew, and return whether it was little enough."""
+    rate = capacity(serving) / 2
+    load = Load(str(serving.platform.http.base_url), rate, minutes * 60, serving.question, 1)
+    series = _sample(serving, load)
+    seen = load.seen()
+    console, table = Console(), Table("what", "begin", "half", "end", "growth", title="Soak")
+    right = True
+    for name, values in series.items():
+        half, end = _second_half(values)
+        growth = end / half - 1 if half else 0.0
+        fine = growth <= MOST_GROWTH or ("RSS" not in name and end - half <= SLACK)
+        right = right and fine
+        colour = "green" if fine else "red"
+        figures = [f"{value:,.0f}" for value in (values[0], half, end)]
+        table.add_row(name, *figures, f"[{colour}]{growth:+.1%}")
+    console.print(table)
+    console.print(f"{rate:.0f} jobs/s for {minutes:g} min; answers: {dict(seen.answers)}")
+    return right and seen.answers.keys() <= {"202"}
+
+
+def _sample(serving: Serving, load: Load) -> Series:
+    """Look at everything from time to time until the load ends."""
+    series: Series = defaultdict(list)
+    redis, pause = connect(serving.redis), threading.Event()
+    while load.running():
+        for name, value in _look(serving):
+            series[name].append(value)
+        series["redis keys"].append(redis.dbsize())
+        pause.wait(SAMPLE_SECONDS)
+    redis.close()
+    return series
+
+
+def _look(serving: Serving) -> Iterator[tuple[str, float]]:
+    for name in PROCESSES:
+        process = psutil.Process(serving.platform.pid(name))
+        yield f"{name} RSS MB", process.memory_info().rss / 1e6
+        yield f"{name} descriptors", process.num_fds()
+
+
+def _second_half(values: list[float]) -> tuple[float, float]:
+    """Return the level at the beginning and at the end of the second half."""
+    half = values[len(values) // 2 :]
+    some = max(1, len(half) // 4)
+    return statistics.median(half[:some]), statistics.median(half[-some:])
