@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +13,10 @@ from tests.chaos.schedule import Submission
 
 Json = dict[str, Any]
 
-#: Between two tries of a call that got no answer.
+#: Between two tries of a call that got no answer; it doubles with each, up to the patience.
 RETRY_SECONDS = 0.5
 #: A front that says Retry-After is believed up to this.
-PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 8.0
 #: An answer that is not waited for must come within this.
 ANSWER_SECONDS = 15.0
 #: Clients who go away do so after this.
@@ -75,18 +76,20 @@ class Driver:
 
     async def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """Make a call again until the front has an answer."""
+        after = RETRY_SECONDS
         while True:
+            after = min(2 * after, PATIENCE_SECONDS)
             try:
                 response = await self._http.request(method, path, **options)
             except httpx.TransportError as error:
                 self._count(type(error).__name__)
-                await asyncio.sleep(RETRY_SECONDS)
-                continue
-            self._count(str(response.status_code))
-            if not _is_busy(response):
-                return response
-            after = float(response.headers.get("Retry-After", RETRY_SECONDS))
-            await asyncio.sleep(min(after, PATIENCE_SECONDS))
+            else:
+                self._count(str(response.status_code))
+                if not _is_busy(response):
+                    return response
+                after = float(response.headers.get("Retry-After", after))
+            # Clients that all come back at the same moment would be a fault of their own.
+            await asyncio.sleep(min(after, PATIENCE_SECONDS) * random.uniform(0.5, 1))
 
     async def _client(self, order: Order) -> None:
         submission = order.submission

@@ -196,9 +196,10 @@ class Injector:
         incident = self._incidents.begin(fault.kind)
         ballast = self._disks[place] / f"ballast-{fault.at}"
         free = shutil.disk_usage(self._disks[place]).free
-        with ballast.open("wb") as file:
+        # It fails where the disk is full already.
+        with suppress(OSError), ballast.open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, max(free - _CRUMBS_BYTES, 1))
         incident.hits = 1
         self._lifted.wait(fault.seconds)
-        ballast.unlink()
+        ballast.unlink(missing_ok=True)
         incident.ended = time.time()

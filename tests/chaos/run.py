@@ -70,10 +70,11 @@ class Run:
         self.judge = Judge(self.incidents, stack.ledger_settings.max_crashes)
         self.books = Books()
         self._console = console
-        self._began = time.monotonic()
+        self._began = 0.0
 
     async def happen(self, schedule: Schedule) -> None:
         """Follow the schedule, and wait until all has ended; then look at every job."""
+        self._began = time.monotonic()
         before = {job["job_id"] async for job in accounting.all_jobs(self.driver)}
         sweeping = asyncio.create_task(self._sweep())
         telling = asyncio.create_task(self._tell())
@@ -90,6 +91,8 @@ class Run:
             seconds = self.options.quiet_seconds
             self.books.wrong("stuck", "the stack", f"not quiet {seconds:g} s after the last fault")
         for task in (sweeping, telling):
+            if task.done():
+                task.result()
             task.cancel()
         await accounting.look_at_all(self.driver, self.books, before)
         await self.driver.close()
@@ -154,7 +157,6 @@ def run(
             f"{len(schedule.submissions)} submissions, {len(schedule.faults)} faults and the jobs "
             f"that misbehave within {options.seconds:g} s; seed {options.seed}"
         )
-        this._began = time.monotonic()
         asyncio.run(this.happen(schedule))
         return _report(this, world, mlflow_url, lakefs)
 

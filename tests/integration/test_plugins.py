@@ -260,7 +260,11 @@ def test_the_front_takes_what_a_worker_announces_and_nothing_else(
         assert response.status_code == 422, response.text
         return str(response.json()["errors"][0]["field"])
 
-    assert refused() == "task", "no worker has announced it"
+    away = client.post(call, json=body)
+    assert (away.status_code, away.json()["code"]) == (503, "no_gpu_worker"), "nobody could know"
+    assert int(away.headers["Retry-After"]) > 0
+    announce("text-generation:transformers")
+    assert refused() == "task", "the worker has not announced it"
     announce("text-generation:transformers", "shouting:shout:Tenor", "humming:hum", "odd")
     response = client.post(call, json=body)
     assert response.status_code == 202, response.text
