@@ -12,7 +12,7 @@ from api.components import probes_of
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.guard import Guard
 from api.limits import BodyLimit
-from api.metrics import HttpMetrics, metrics_registry
+from api.metrics import Metrics
 from api.observation import Observation
 from api.routes import files, health, inference, jobs, lifecycle, metrics, registry
 from api.services import Services
@@ -65,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     # Strangers' bodies are not read.
     add_guard(app, settings)
     # Added last, it comes first: it sees what the others refuse.
-    app.add_middleware(Observation, metrics=HttpMetrics(services.metrics))
+    app.add_middleware(Observation, metrics=services.metrics.http)
     answers = KEY_ANSWERS | STORE_ANSWERS
     for module in (lifecycle, registry, inference, files, jobs):
         app.include_router(module.router, dependencies=KEY_SCHEMES, responses=answers)
@@ -114,5 +114,5 @@ def build_services(settings: Settings) -> Services:
         files=FileStore(settings.media),
         ollama=ollama,
         probes=probes_of(settings, ledger, repositories, ollama),
-        metrics=metrics_registry(ledger, presence),
+        metrics=Metrics(ledger, presence),
     )

@@ -38,6 +38,8 @@ class Caller:
 
 #: Whoever calls while there are no keys.
 NOBODY = Caller("", Role.ADMIN)
+#: Whoever calls while Redis is away and no key can be checked; see ``ANSWERED_UNCHECKED``.
+UNCHECKED = Caller("", Role.VIEWER)
 
 
 class Callers:

@@ -13,6 +13,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from api.worker_metrics import workers_seen
@@ -75,12 +76,24 @@ class PlatformCollector(Collector):
         yield from workers_seen(workers)
 
 
-def metrics_registry(ledger: Ledger, presence: Presence) -> CollectorRegistry:
-    """Return a registry of this process and of the platform that it is the front of."""
-    registry = CollectorRegistry()
-    registry.register(PlatformCollector(ledger, presence))
-    ProcessCollector(registry=registry)
-    return registry
+class Metrics:
+    """All that a scrape shows: the platform's series, and this process' own."""
+
+    def __init__(self, ledger: Ledger, presence: Presence) -> None:
+        self._platform, self._process = CollectorRegistry(), CollectorRegistry()
+        self._platform.register(PlatformCollector(ledger, presence))
+        ProcessCollector(registry=self._process)
+        self.http = HttpMetrics(self._process)
+
+    def text(self, *, with_platform: bool) -> bytes:
+        """Return the series; without the platform's, as if the ledger could not be asked."""
+        platform: Collector = self._platform if with_platform else _Unasked()
+        return generate_latest(platform) + generate_latest(self._process)
+
+
+class _Unasked(Collector):
+    def collect(self) -> Iterator[Metric]:
+        yield _up(0)
 
 
 def _up(value: int) -> Metric:

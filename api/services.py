@@ -5,9 +5,9 @@ from typing import Annotated
 
 from celery import Celery
 from fastapi import Depends, Request
-from prometheus_client import CollectorRegistry
 
 from api.components import Probe
+from api.metrics import Metrics
 from api.submission import Submission
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence
@@ -35,7 +35,7 @@ class Services:
     files: FileStore
     ollama: OllamaServer
     probes: dict[str, Probe]
-    metrics: CollectorRegistry
+    metrics: Metrics
 
 
 async def _services(request: Request) -> Services:

@@ -31,13 +31,14 @@ def workers_seen(workers: Sequence[WorkerInfo]) -> Iterator[Metric]:
     labels = ["worker", "kind"]
     busy = GaugeMetricFamily("lifecycle_worker_jobs", "Jobs in flight.", labels=labels)
     consuming = GaugeMetricFamily(
-        "lifecycle_worker_consuming", "Whether the worker takes jobs, by its word.", labels=labels
+        "lifecycle_worker_consuming",
+        "0 for a worker that should take jobs and does not.",
+        labels=labels,
     )
     for worker in workers:
+        # A worker of another version may say less.
         busy.add_metric([worker.name, worker.kind], worker.status.get("in_flight", 0))
-        # A worker of another version may say less, or nothing of this.
-        takes = worker.status.get("consuming", True)
-        consuming.add_metric([worker.name, worker.kind], int(takes))
+        consuming.add_metric([worker.name, worker.kind], int(worker.fault is None))
     yield busy
     yield consuming
     yield from _caches({worker.name: cache for worker in workers if (cache := _cache(worker))})

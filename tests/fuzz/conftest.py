@@ -12,6 +12,9 @@ from tests.ollama_server import Model, ollama_server
 from tests.platform import Platform
 from tests.tiny_models import tiny_llama
 
+#: With it in use, a call that shows none, or a wrong one, must be refused.
+KEY = "the-key-of-the-fuzz"
+
 
 @pytest.fixture(scope="session")
 def platform(
@@ -20,13 +23,13 @@ def platform(
     """Front, workers and Redis on stores that are all up, and a model that answers."""
     root, directory = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("fuzz")
     publish(root, SMOL["model_name"], tiny_llama(directory / "model"))
-    with (
-        HubProcess(root) as hub,
-        ollama_server(Model("qwen3:0.6b")) as ollama,
-        Platform(directory, mlflow_server, lakefs_server, hub, OLLAMA_HOST=ollama.url) as platform,
-    ):
-        _serve(platform)
-        yield platform
+    with HubProcess(root) as hub, ollama_server(Model("qwen3:0.6b")) as ollama:
+        env = {"OLLAMA_HOST": ollama.url, "API_ADMIN_KEY": KEY}
+        platform = Platform(directory, mlflow_server, lakefs_server, hub, **env)
+        platform.http.headers["Authorization"] = f"Bearer {KEY}"
+        with platform:
+            _serve(platform)
+            yield platform
 
 
 def _serve(platform: Platform) -> None:

@@ -33,6 +33,7 @@ def test_every_answer_is_as_openapi_says(
             *("--config-file", str(Path(__file__).with_name("schemathesis.toml"))),
             *("run", f"{platform.http.base_url}/openapi.json", "--checks", "all", "--no-color"),
             *("--max-examples", examples, "--seed", seed, "--request-timeout", str(CALL_SECONDS)),
+            *("--header", f"Authorization: {platform.http.headers['Authorization']}"),
             *("--continue-on-failure", "--report-json-path", str(report)),
         ],
         cwd=tmp_path,

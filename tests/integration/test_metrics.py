@@ -1,5 +1,6 @@
 """Metrics: what a job's way moves, what workers say, and what a scrape costs."""
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -8,10 +9,11 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
-from shared.errors import ErrorInfo
+from shared.errors import ErrorInfo, UnavailableError
+from shared.identity.store import KeyStore
 from shared.jobs import JobKind, JobState
 from shared.ledger import Ledger, NewJob, Presence, WorkerInfo
-from shared.settings import LedgerSettings, RedisSettings, Settings
+from shared.settings import ApiSettings, LedgerSettings, RedisSettings, Settings
 from tests.processes import free_port
 
 DOWNLOAD = {"model_name": "org/model"}
@@ -23,6 +25,12 @@ GPU = {
 
 #: A series' name and labels, and its value.
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+@pytest.fixture
+def ledger_settings() -> LedgerSettings:
+    """Settings of a ledger whose workers are not forgotten within a test."""
+    return LedgerSettings(prefix=f"test-{uuid.uuid4().hex}")
 
 
 @pytest.fixture
@@ -141,7 +149,8 @@ def test_scrape_costs_the_same_for_many_jobs(
         return {
             name: calls - before.get(name, 0)
             for name, calls in _calls(redis_client).items()
-            if calls != before.get(name, 0) and name not in {"info", "ping", "script"}
+            # EXISTS is the guard's, once in seconds.
+            if calls != before.get(name, 0) and name not in {"info", "ping", "exists"}
         }
 
     presence.announce(WorkerInfo("gpu@a", "gpu", "a", GPU))
@@ -159,9 +168,17 @@ def _calls(client: "redis.Redis") -> dict[str, int]:
     return {name.removeprefix("cmdstat_"): each["calls"] for name, each in stats.items()}
 
 
-def test_without_redis_the_process_still_tells_of_itself(ledger_settings: LedgerSettings) -> None:
-    away = RedisSettings.model_validate({"url": f"redis://127.0.0.1:{free_port()}/0"})
-    with TestClient(create_app(Settings(redis=away, ledger=ledger_settings))) as client:
+@pytest.mark.parametrize("keys", [False, True])
+def test_without_redis_the_process_still_tells_of_itself(
+    ledger_settings: LedgerSettings, keys: bool
+) -> None:
+    settings = Settings(
+        redis=RedisSettings.model_validate({"url": f"redis://127.0.0.1:{free_port()}/0"}),
+        ledger=ledger_settings,
+        api=ApiSettings(require_keys=keys),
+    )
+    shown = {"Authorization": f"Bearer lc_{'0' * 12}_{'0' * 64}"} if keys else {}
+    with TestClient(create_app(settings), headers=shown) as client:
         assert client.get("/health/ready").status_code == 503
         seen = scrape(client)
     assert seen[key("lifecycle_up")] == 0
@@ -169,3 +186,20 @@ def test_without_redis_the_process_still_tells_of_itself(ledger_settings: Ledger
     assert seen[key("lifecycle_http_request_duration_seconds_count", **ready)] == 1
     assert seen[key("process_resident_memory_bytes")] > 0
     assert not [name for name, _ in seen if name.startswith("lifecycle_jobs")]
+
+
+def test_scraper_whose_key_cannot_be_checked_learns_nothing_of_the_platform(
+    redis_settings: RedisSettings, ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise UnavailableError("Redis does not answer")
+
+    monkeypatch.setattr(KeyStore, "find", away)
+    settings = Settings(
+        redis=redis_settings, ledger=ledger_settings, api=ApiSettings(require_keys=True)
+    )
+    key_text = f"lc_{'0' * 12}_{'0' * 64}"
+    with TestClient(create_app(settings), headers={"X-API-Key": key_text}) as client:
+        assert client.get("/models/stats").status_code == 503
+        names = {name for name, _ in scrape(client) if name.startswith("lifecycle")}
+    assert {name for name in names if "_http_" not in name} == {"lifecycle_up"}
