@@ -32,10 +32,10 @@ class Screen:
         self._directory = directory
         self._socket = f"screens-{uuid.uuid4().hex[:8]}"
         size = ("-x", str(_COLUMNS), "-y", str(_LINES))
-        environment = {"PYTHONPATH": str(ROOT), "PS1": "$ ", "LC_ALL": "C.UTF-8"}
+        environment = {"PYTHONPATH": str(ROOT), "LC_ALL": "C.UTF-8"}
         given = [word for name, value in environment.items() for word in ("-e", f"{name}={value}")]
         self._tmux("new-session", "-d", *size, *given, "-c", str(directory), "bash --norc")
-        self.type(f'lifecycle() {{ {sys.executable} -m client.cli "$@"; }}; clear')
+        self.type(f'PS1="$ "; lifecycle() {{ {sys.executable} -m client.cli "$@"; }}; clear')
 
     def type(self, line: str) -> None:
         """Type a line, and the return key."""
@@ -85,14 +85,17 @@ def record() -> None:
     with tempfile.TemporaryDirectory() as directory:
         place = Path(directory)
         with screen(place) as stack, screen(place) as user:
+            stack.clear()
             stack.type("lifecycle demo --keep --free-ports")
-            _keep("demo", stack.until("The stack stays up", _START_SECONDS))
-            running = DataDirectory(place / ".lifecycle").running()
-            assert running
-            _publish_large(place)
-            _record_commands(user, running)
-            stack.key("C-c")
-            stack.until("Stopped.", 90)
+            try:
+                _keep("demo", stack.until("The stack stays up", _START_SECONDS))
+                running = DataDirectory(place / ".lifecycle").running()
+                assert running
+                _publish_large(place)
+                _record_commands(user, running)
+            finally:
+                stack.key("C-c")
+                stack.until("Stopped.", 90)
 
 
 def _record_commands(user: Screen, running: StackRecord) -> None:
