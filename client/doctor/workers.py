@@ -41,14 +41,15 @@ def _finding(scene: Scene, client: Client, kind: str, alive: list[WorkerInfo]) -
     mine = [worker for worker in alive if worker.kind == kind]
     if not mine:
         return _none(scene, kind)
-    deaf = [worker.name for worker in mine if not worker.status.get("consuming", True)]
+    ill = {worker.name: worker.fault for worker in mine if worker.fault}
     waiting = _waiting_for(client, kind)
     idle = [worker.name for worker in mine if not worker.status["in_flight"]]
-    if deaf or (waiting and idle):
-        names = ", ".join(deaf or idle)
-        why = "alive, but consumes nothing" if deaf else f"idle, but {len(waiting)} jobs wait"
+    if waiting:
+        ill |= dict.fromkeys(idle, f"idle, but {len(waiting)} jobs wait")
+    if ill:
+        detail = "; ".join(f"{name}: {why}" for name, why in ill.items())
         mend = f"restart it{scene.log_of(f'worker-{kind}')}"
-        return Finding(_KINDS[kind], Level.DOWN, f"{names}: {why}", mend)
+        return Finding(_KINDS[kind], Level.DOWN, detail, mend)
     busy = sum(worker.status["in_flight"] for worker in mine)
     names = ", ".join(worker.name for worker in mine)
     return Finding(_KINDS[kind], Level.OK, f"{names}; {busy} jobs in work")

@@ -11,6 +11,7 @@ from client.doctor import machine, services, workers
 from client.doctor.findings import Finding, Level
 from client.doctor.scene import Scene
 from embedded.data_directory import DataDirectory
+from shared.ledger import Presence, WorkerInfo
 from shared.settings import HubSettings, LakeFSSettings, MLflowSettings, RedisSettings, Settings
 from tests.processes import free_port
 
@@ -41,6 +42,31 @@ def test_what_does_not_run_is_down_and_can_be_mended(scene: Scene) -> None:
 
 def test_workers_that_nobody_can_ask_about_are_unknown(scene: Scene) -> None:
     assert levels(workers.workers(scene)) == {"Workers": Level.UNKNOWN}
+
+
+class Announced(Presence):
+    """What workers said last, without a Redis."""
+
+    def __init__(self, *workers: WorkerInfo) -> None:
+        self._workers = list(workers)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Return what was said."""
+        return self._workers
+
+
+def test_a_worker_that_consumes_nothing_is_to_be_restarted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [
+        WorkerInfo(f"{kind}@here", kind, "here", {"in_flight": 0, "consuming": kind == "gpu"})
+        for kind in ("cpu", "gpu")
+    ]
+    monkeypatch.setattr(Scene, "presence", lambda _: Announced(*said))
+    cpu, gpu = workers.workers(scene)
+    assert (cpu.level, gpu.level) == (Level.DOWN, Level.OK)
+    assert "cpu@here: it does not consume its queues" in cpu.detail
+    assert "restart it" in cpu.mend
 
 
 @pytest.mark.parametrize(
