@@ -101,7 +101,7 @@ def record() -> None:
 def _record_commands(user: Screen, running: StackRecord) -> None:
     for name, command, seen in (
         ("download", f"lifecycle models download {_LARGE}", "MB/s"),
-        ("infer", "lifecycle infer tiny-chat 'What is lakeFS?'", "tokens/s"),
+        ("infer", "lifecycle infer tiny-chat --chat 'What is lakeFS?'", "tokens/s"),
         ("models-ls", "lifecycle models ls", "tiny-chat"),
         ("jobs-ls", "lifecycle jobs ls", "batch"),
         ("doctor", "lifecycle doctor", "GPU workers"),
@@ -123,6 +123,7 @@ def _record_detach(user: Screen) -> None:
     _run(user, f"lifecycle models upload {_LARGE.replace('/', '_')} --repo large", "MB/s")
     user.key("C-c")
     left = user.until("jobs cancel")
+    wait_until(lambda: user.shown().endswith("\n$\n"), 60, what="the prompt is back")
     job_id = left.split("jobs watch ")[1].split()[0]
     user.type(f"lifecycle jobs watch {job_id}")
     _keep("detach-and-watch", user.until("✓ commit", 120))

@@ -44,7 +44,7 @@ def next_step(job: Job) -> str:
         where = f"--repo {result.get('repo_name')} --commit {str(result.get('commit_id'))[:12]}"
         return f"Next: lifecycle models register NAME --task TASK {where}"
     if job.kind in {JobKind.REGISTER, JobKind.IMPORT} and result.get("stage") == "production":
-        return f"Next: lifecycle infer {result.get('name')} 'Hello!'"
+        return f"Next: lifecycle infer {result.get('name')} …"
     return ""
 
 
