@@ -91,9 +91,12 @@ def rollback(
     stage: Annotated[
         Literal["production", "staging"], typer.Argument(help="The stage to give back.")
     ] = "production",
+    from_version: Annotated[
+        str | None, typer.Option("--from", help="Only if this version has the stage now.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Give a stage back to the version that had it before."""
     with opened(context, as_json) as terminal, terminal.client() as client:
-        done = client.models.rollback_stage(model, stage)
+        done = client.models.rollback_stage(model, stage, from_version=from_version)
         terminal.show(done, lambda: f"✓ {done.message}")

@@ -55,7 +55,13 @@ def stage(
     return post("/models/transition_stage", Message, body)
 
 
-def rollback_stage(model_name: str, stage: str = "production") -> Call[Message]:
-    """Give a stage back to the version that had it before."""
-    body = {"model_name": model_name, "stage": stage}
-    return post("/models/rollback_stage", Message, body, repeatable=False)
+def rollback_stage(
+    model_name: str, stage: str = "production", *, from_version: str | None = None
+) -> Call[Message]:
+    """Give a stage back to the version that had it before.
+
+    It goes back further each time, but with ``from_version`` only from that version.
+    """
+    body = {"model_name": model_name, "stage": stage, "from_version": from_version}
+    repeatable = from_version is not None
+    return post("/models/rollback_stage", Message, body, repeatable=repeatable)

@@ -22,7 +22,7 @@ from client import (
     UnreachableError,
 )
 from client.calls import Call
-from client.operations import jobs, lifecycle
+from client.operations import jobs, lifecycle, registry
 from client.retries import Pause
 from tests.either_client import AT_ONCE, STYLES, EitherClient
 
@@ -241,3 +241,8 @@ def test_a_wait_asks_again_until_the_job_has_ended() -> None:
     with pytest.raises(StopIteration) as end:
         conversation.send(first.answer.validate_python(JOB | {"state": "succeeded"}))
     assert end.value.value.state == "succeeded"
+
+
+def test_a_rollback_is_repeatable_only_from_a_version() -> None:
+    assert not registry.rollback_stage("chat").repeatable
+    assert registry.rollback_stage("chat", from_version="3").repeatable
