@@ -94,9 +94,9 @@ def add_guard(app: FastAPI, settings: Settings) -> None:
 def build_services(settings: Settings) -> Services:
     """Construct what the routes work with."""
     client = connect(settings.redis)
-    ledger = Ledger(client, settings.ledger)
     events = EventReader(settings.redis, settings.ledger)
     celery = celery_app(settings, "front")
+    ledger = Ledger(client, settings.ledger, Queue(celery).publish)
     repositories = RepositoryListing(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
     presence = Presence(client, settings.ledger)
@@ -105,7 +105,7 @@ def build_services(settings: Settings) -> Services:
         ledger=ledger,
         events=events,
         presence=presence,
-        submission=Submission(ledger, Queue(celery), events),
+        submission=Submission(ledger, events),
         placement=Placement(client, settings.ledger),
         celery=celery,
         registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),

@@ -36,7 +36,7 @@ KEY_ANSWERS: Answers = {
     403: PROBLEM | {"description": "The API key's role does not allow the call."},
     429: PROBLEM
     | {
-        "description": "Too many calls; `Retry-After` says when to come back.",
+        "description": "Too many calls, or too much waits already; `Retry-After` says when.",
         "headers": RETRY_AFTER,
     },
 }

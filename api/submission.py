@@ -8,62 +8,33 @@ import structlog
 from fastapi import Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
 
 from api.errors import problem
 from api.views import JobView
 from api.waiting import Wait
 from shared.jobs import Job, JobState
 from shared.ledger import EventReader, Ledger, NewJob
-from shared.queue import Queue
-
-log = structlog.get_logger()
 
 
 class Submission:
-    """Accepts jobs: written down first, hinted to the workers second, answered third."""
+    """Accepts jobs, and answers for them."""
 
-    def __init__(self, ledger: Ledger, queue: Queue, events: EventReader) -> None:
+    def __init__(self, ledger: Ledger, events: EventReader) -> None:
         self._ledger = ledger
-        self._queue = queue
         self._events = events
 
     async def submit(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Response:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
-        accepted = await run_in_threadpool(self._accept, job, children, wait.idempotency_key)
+        accepted, _ = await run_in_threadpool(
+            self._ledger.accept, job, children, wait.idempotency_key
+        )
         # The line that the log has of this call names the job: from there its id leads on.
         structlog.contextvars.bind_contextvars(job_id=accepted.id)
         if wait.seconds and not accepted.state.terminal:
             accepted = await self.ended(accepted.id, wait.seconds)
         return answer(accepted)
-
-    def _accept(self, job: NewJob, children: Sequence[NewJob], idempotency_key: str | None) -> Job:
-        accepted, is_new = self._ledger.accept(job, children, idempotency_key)
-        if is_new:
-            for waiting in children or [job]:
-                if not self._hint(waiting):
-                    break
-        return accepted
-
-    def _hint(self, job: Job | NewJob) -> bool:
-        try:
-            self._queue.publish(job)
-        except (KombuError, RedisError, OSError) as error:
-            # The job is in the ledger, where the reconciler finds it.
-            log.warning("hint not published", job_id=job.id, reason=str(error))
-            return False
-        return True
-
-    def retry(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again."""
-        job = self._ledger.revive(job_id)
-        for revived in [self._ledger.get(child) for child in job.children] or [job]:
-            if revived.state is JobState.QUEUED:
-                self._hint(revived)
-        return job
 
     async def ended(self, job_id: str, seconds: float) -> Job:
         """Wait for a job's end, at most so long, and return the job as it then is."""

@@ -19,12 +19,14 @@ LifecycleError
 ├── TransientError                 may pass; the runner tries again with backoff
 │   ├── UnavailableError           a store or a service does not answer
 │   ├── RateLimitedError           the caller calls too often
+│   ├── QueueFullError             too much waits already; nothing was accepted
 │   └── OutOfMemoryError           no memory for the model or the request now
 ├── BatchIncompleteError           some children of a batch failed
 ├── InternalError                  a defect of ours
 └── Interruption                   the work was told to stop
     ├── CancelledError             by the client
     ├── DeadlineExceededError      by the clock
+    │   └── StartDeadlineExceededError  before it began
     ├── LeaseLostError             another worker owns the job now
     └── DrainingError              the worker is shutting down
 
@@ -212,6 +214,16 @@ class RateLimitedError(TransientError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class QueueFullError(TransientError):
+    """Too much waits already; nothing was accepted."""
+
+    code = "queue_full"
+
+    def __init__(self, detail: str, *, code: str, retry_after_seconds: int) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class OutOfMemoryError(TransientError):
     """There is no memory for the model or the request at this moment."""
 
@@ -238,6 +250,12 @@ class DeadlineExceededError(Interruption):
     """The job's deadline passed."""
 
     code = "deadline_exceeded"
+
+
+class StartDeadlineExceededError(DeadlineExceededError):
+    """The job did not start within the time that its request gives; the ledger makes this one."""
+
+    code = "start_deadline_exceeded"
 
 
 class LeaseLostError(Interruption):

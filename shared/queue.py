@@ -1,10 +1,18 @@
 """Celery as the carrier of hints: which job is worth a look. The ledger decides what runs."""
 
+import json
+from collections.abc import Sequence
+
+import structlog
 from celery import Celery
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from shared.jobs import Job, JobKind
-from shared.ledger import NewJob
+from shared.ledger import Hint
 from shared.settings import Settings
+
+log = structlog.get_logger()
 
 DOWNLOADS = "downloads"
 UPLOADS = "uploads"
@@ -74,26 +82,38 @@ def celery_app(settings: Settings, kind: str) -> Celery:
 
 
 class Queue:
-    """Publishes hints."""
+    """Tells Celery which jobs are worth a look."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def publish(self, job: Job | NewJob) -> None:
-        """Tell the workers of a job's queue that it waits; a hint too many does no harm."""
+    def publish(self, hints: Sequence[Hint | Job]) -> None:
+        """Publish hints, as far as the broker takes them; one too many does no harm."""
+        for hint in hints:
+            try:
+                self._send(hint)
+            except (KombuError, RedisError, OSError) as error:
+                # The job is in the ledger, where the reconciler finds it.
+                log.warning("hint not published", job_id=hint.id, reason=str(error))
+                return
+
+    def hinted(self, queue: str) -> set[str]:
+        """Return the ids of the jobs that the broker holds hints of."""
+        with self._app.connection_for_read() as connection:
+            channel = connection.default_channel
+            keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001 - kombu has no other
+            messages = [message for key in keys for message in channel.client.lrange(key, 0, -1)]
+        return {json.loads(message)["headers"]["id"] for message in messages}
+
+    def _send(self, hint: Hint | Job) -> None:
         # The Celery task's id is the job's, so that Flower and the API speak of the same thing.
         # Flower shows the repr: the model's name, never the input.
         self._app.send_task(
-            CELERY_TASKS[job.kind],
-            args=(job.id,),
-            task_id=job.id,
-            queue=job.queue,
-            priority=job.priority,
-            argsrepr=f"({job.model!r},)",
+            CELERY_TASKS[hint.kind],
+            args=(hint.id,),
+            task_id=hint.id,
+            queue=hint.queue,
+            priority=hint.priority,
+            argsrepr=f"({hint.model!r},)",
             kwargsrepr="{}",
         )
-
-    def hints(self, queue: str) -> int:
-        """Return how many hints wait in a queue."""
-        with self._app.connection_for_read() as connection:
-            return int(connection.default_channel._size(queue))  # noqa: SLF001 - kombu has no other

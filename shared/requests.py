@@ -106,6 +106,9 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    #: A job that no worker started by then fails; a batch's holds for each of its downloads.
+    start_within_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
+
 
 class TimedRequest(JobRequest):
     """Base of the requests that a worker serves."""

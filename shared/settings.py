@@ -81,11 +81,29 @@ class LedgerSettings(Group):
     )
     reconcile_seconds: float = Field(1.0, gt=0, description="How often a worker reconciles.")
     republish_seconds: float = Field(
-        5.0, gt=0, description="A queued job is looked at this often, and published if it was lost."
+        5.0, gt=0, description="A hinted job is looked at this often, and hinted again if need be."
+    )
+    window: int = Field(
+        8,
+        ge=1,
+        description="Jobs of one submitter, queue and priority that Celery knows of at once; the "
+        "next follow as these start, so that submitters take turns.",
+    )
+    max_queued: int = Field(
+        20_000, ge=1, description="Jobs queued in one queue; a submit beyond it is a 429."
+    )
+    max_queued_per_submitter: int = Field(
+        10_000, ge=1, description="Jobs queued by one API key, in all queues together."
+    )
+    max_request_bytes: int = Field(
+        256 * MIB, ge=1, description="JSON of the requests of all jobs that have not ended."
     )
     max_attempts: int = Field(3, ge=1, description="Runs of a job whose errors may pass.")
     max_crashes: int = Field(
         3, ge=1, description="A job is failed as `crashed` when it lost this many workers."
+    )
+    quarantine_crashes: int = Field(
+        2, ge=1, description="After this many a job runs alone, in a process of its own."
     )
     backoff_seconds: float = Field(
         2.0, gt=0, description="Wait before the second run; doubles with each further one."

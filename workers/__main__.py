@@ -30,15 +30,23 @@ def main() -> None:
         type=_device,
         help="what a gpu worker's models run on, in place of the setting: auto, cpu, cuda, cuda:N",
     )
+    parser.add_argument(
+        "--alone",
+        nargs=3,
+        metavar=("JOB", "FENCE", "PARENT"),
+        help="do one job that the worker of process id PARENT has claimed; workers start this",
+    )
     arguments = parser.parse_args()
     if arguments.device and arguments.kind != "gpu":
         parser.error("only a gpu worker has a device")
     if arguments.kind == "health":
         parser.exit(health(Settings(), arguments.name))
-    _run(arguments.kind, arguments.name, arguments.device)
+    _run(arguments.kind, arguments.name, arguments.device, arguments.alone)
 
 
-def _run(kind: str, name: str | None, device: str | None) -> None:
+def _run(
+    kind: str, name: str | None, device: str | None, alone: tuple[str, str, str] | None
+) -> None:
     from workers.app import Worker  # noqa: PLC0415 - it takes seconds, which a look has not
 
     configure_logs()
@@ -46,12 +54,22 @@ def _run(kind: str, name: str | None, device: str | None) -> None:
     if device:
         settings = on_device(settings, device)
         name = name or name_on_device(settings)
-    Worker(settings, kind, name).run()
+    if alone:
+        job_id, fence, parent = alone
+        Worker(_bare(settings), kind, name).run_alone(job_id, int(fence), int(parent))
+    else:
+        Worker(settings, kind, name).run()
 
 
 def on_device(settings: Settings, device: str) -> Settings:
     """Return the settings of a worker of that device."""
     inference = settings.inference.model_copy(update={"device": device})
+    return settings.model_copy(update={"inference": inference})
+
+
+def _bare(settings: Settings) -> Settings:
+    """Return the settings of a process that loads no model but the one it needs."""
+    inference = settings.inference.model_copy(update={"preload": False})
     return settings.model_copy(update={"inference": inference})
 
 

@@ -24,9 +24,11 @@ from shared.queue import (
 )
 from shared.registry import ModelRegistry
 from shared.settings import Settings
+from workers.alone import Alone
 from workers.drain import Drain
 from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat
+from workers.quarantine import Quarantine, own_command
 from workers.reconciler import Reconciler
 from workers.runner import JobFailedError, Runner, Work
 from workers.watchdog import Watchdog, put_off_end
@@ -46,18 +48,21 @@ class Worker:
         self.name = name or f"{kind}@{settings.storage.host_id}"
         self.app = celery_app(settings, kind)
         client = connect(settings.redis)
-        ledger = Ledger(client, settings.ledger)
+        self._queue = Queue(self.app)
+        self._ledger = ledger = Ledger(client, settings.ledger, self._queue.publish)
         self._presence = Presence(client, settings.ledger)
         registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
-        works, self._status = self._build_works(registry, Placement(client, settings.ledger))
+        self._works, self._status = self._build_works(registry, Placement(client, settings.ledger))
         self._heartbeat = Heartbeat(
             ledger,
             settings.ledger.heartbeat_seconds,
             self._on_beat,
             settings.ledger.max_seconds,
         )
-        runner = Runner(self.name, ledger, self._heartbeat, works, settings.ledger)
-        self._queue = Queue(self.app)
+        quarantine = Quarantine(self.name, ledger, self._heartbeat, own_command())
+        runner = Runner(
+            self.name, ledger, self._heartbeat, self._works, settings.ledger, quarantine
+        )
         self._reconciler = Reconciler(ledger, self._queue, settings.ledger)
         self._drain = Drain(
             self.name,
@@ -77,7 +82,7 @@ class Worker:
             broker_answers=self._broker_answers,
             leave=self._drain.leave,
         )
-        for job_kind in works:
+        for job_kind in self._works:
             _define_celery_task(self.app, job_kind, runner, self._hearing)
 
     @property
@@ -110,6 +115,20 @@ class Worker:
                 "--without-mingle",
             ]
         )
+
+    def run_alone(self, job_id: str, fence: int, parent: int) -> None:
+        """Do one job that the worker ``parent``, another process, has claimed."""
+        settings = self.settings.ledger
+
+        def on_beat(_: int) -> None:
+            # The parent announces for both; that this process may live on is its own to say.
+            put_off_end(2 * settings.lease_seconds)
+
+        heartbeat = Heartbeat(
+            self._ledger, settings.heartbeat_seconds, on_beat, settings.max_seconds
+        )
+        runner = Runner(self.name, self._ledger, heartbeat, self._works, settings)
+        Alone(self._ledger, heartbeat, runner, settings).run(job_id, fence, parent)
 
     def _build_works(
         self, registry: ModelRegistry, placement: Placement
@@ -145,7 +164,7 @@ class Worker:
     def _broker_answers(self) -> bool:
         """Ask for anything over a connection that is new."""
         try:
-            self._queue.hints(self.queues[0])
+            self._queue.hinted(self.queues[0])
         except (KombuError, RedisError, OSError):
             return False
         return True

@@ -4,11 +4,11 @@ import threading
 from collections import defaultdict
 
 import structlog
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
-from shared.errors import NotFoundError, UnavailableError
-from shared.jobs import Job, JobState
-from shared.ledger import Ledger, Reconciliation
+from shared.errors import UnavailableError
+from shared.ledger import Hint, Ledger, Reconciliation
 from shared.queue import Queue
 from shared.settings import LedgerSettings
 
@@ -35,7 +35,7 @@ class Reconciler:
                 # While Redis was away no worker could renew its leases: they get the time to.
                 wait_seconds = self._settings.lease_seconds / 2
                 log.warning("not reconciled", reason=error.detail)
-            except (OperationalError, OSError) as error:
+            except (KombuError, RedisError, OSError) as error:
                 log.warning("queue not reached", reason=str(error))
 
     def reconcile(self) -> Reconciliation:
@@ -48,27 +48,14 @@ class Reconciler:
                 crashed=found.crashed,
                 past_deadline=found.past_deadline,
             )
-        waiting: dict[str, list[Job]] = defaultdict(list)
-        for job_id in found.unhinted:
-            job = self._queued(job_id)
-            if job is not None:
-                waiting[job.queue].append(job)
-        for queue, jobs in waiting.items():
-            self._publish_missing(queue, jobs)
+        hints: dict[str, list[Hint]] = defaultdict(list)
+        for hint in found.hints:
+            hints[hint.queue].append(hint)
+        for queue, those in hints.items():
+            # What the broker still holds is not lost: it waits for a worker.
+            held = self._queue.hinted(queue)
+            self._queue.publish([hint for hint in those if hint.id not in held])
         return found
-
-    def _publish_missing(self, queue: str, jobs: list[Job]) -> None:
-        """Publish again, but no more hints than jobs wait: a long queue is not a lost one."""
-        missing = self._ledger.queued(queue) - self._queue.hints(queue)
-        for job in jobs[: max(missing, 0)]:
-            self._queue.publish(job)
-
-    def _queued(self, job_id: str) -> Job | None:
-        try:
-            job = self._ledger.get(job_id)
-        except NotFoundError:
-            return None
-        return job if job.state is JobState.QUEUED else None
 
     def stop(self) -> None:
         """End the thread."""

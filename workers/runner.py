@@ -23,6 +23,7 @@ from shared.ledger import Ledger
 from shared.settings import LedgerSettings
 from workers.context import JobContext
 from workers.heartbeat import Heartbeat
+from workers.quarantine import Quarantine
 
 #: The work of one kind: takes the job's context, returns the job's result.
 Work = Callable[[JobContext], dict[str, Any]]
@@ -47,12 +48,15 @@ class Runner:
         heartbeat: Heartbeat,
         works: Mapping[JobKind, Work],
         settings: LedgerSettings,
+        quarantine: Quarantine | None = None,
     ) -> None:
+        """Take the place for jobs that must run alone; without one they are left to others."""
         self._name = name
         self._ledger = ledger
         self._heartbeat = heartbeat
         self._works = works
         self._settings = settings
+        self._quarantine = quarantine
         self._draining = False
 
     def stop_claiming(self) -> None:
@@ -64,8 +68,15 @@ class Runner:
         if self._draining:
             return
         job = self._ledger.claim(job_id, self._name)
-        if job is None:
-            return
+        if job is not None:
+            self.do(job)
+        elif self._quarantine is not None and self._ledger.quarantined(job_id):
+            left = self._quarantine.run(job_id)
+            if left is not None and left.error is not None:
+                raise JobFailedError(f"{left.error.code}: {left.error.detail}")
+
+    def do(self, job: Job) -> None:
+        """Do a claimed job; raise ``JobFailedError`` if it did not succeed."""
         with structlog.contextvars.bound_contextvars(job_id=job.id, kind=job.kind.value):
             log.info("job started", model=job.model, attempt=job.attempts)
             token = CancelToken()

@@ -80,6 +80,7 @@ async def infer(
         model=request.model_name,
         max_attempts=services.settings.ledger.max_attempts,
         priority=priority,
+        start_within_seconds=request.start_within_seconds,
         lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
     )
     return await services.submission.submit(job, wait)

@@ -143,4 +143,4 @@ def cancel_job(services: Provided, job: OwnJob) -> JobView:
 )
 def retry_job(services: Provided, job: OwnJob) -> JobView:
     """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
-    return JobView.of(services.submission.retry(job.id))
+    return JobView.of(services.ledger.revive(job.id))

@@ -51,7 +51,12 @@ async def batch_download(
     request: Annotated[BatchDownloadRequest, _example(downloads=[SMOL])],
 ) -> Response:
     """Queue a download for each item, duplicates joined, under one parent job."""
-    items = {item.model_dump_json(): item for item in request.downloads}
+    start = {"start_within_seconds": request.start_within_seconds}
+    downloads = [
+        item if item.start_within_seconds else item.model_copy(update=start)
+        for item in request.downloads
+    ]
+    items = {item.model_dump_json(): item for item in downloads}
     children = [
         _job(services, JobKind.DOWNLOAD, item, DOWNLOADS, item.model_name)
         for item in items.values()
@@ -135,4 +140,5 @@ def _job(services: Services, kind: JobKind, request: JobRequest, queue: str, mod
         model=model,
         max_attempts=services.settings.ledger.max_attempts,
         lifetime_seconds=request.timeout_seconds if isinstance(request, TimedRequest) else None,
+        start_within_seconds=request.start_within_seconds,
     )

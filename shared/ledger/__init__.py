@@ -15,6 +15,7 @@ from shared.ledger.ledger import Ledger, Reconciliation
 from shared.ledger.placement import Placement
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
+from shared.ledger.scripts import Hint
 
 __all__ = [
     "RUN_SECONDS_BOUNDS",
@@ -22,6 +23,7 @@ __all__ = [
     "Event",
     "EventCount",
     "EventReader",
+    "Hint",
     "JobEvent",
     "Ledger",
     "NewJob",

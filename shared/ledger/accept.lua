@@ -1,5 +1,5 @@
 -- ARGV: the new jobs (JSON list of flat objects, a parent first), idempotency key, fingerprint.
--- Returns {outcome, job id}: accepted, existing or conflict.
+-- Returns {outcome, job id}: accepted, existing or conflict; or {refused, what keeps them out}.
 local jobs = cjson.decode(ARGV[1])
 local idempotency_key, fingerprint = ARGV[2], ARGV[3]
 local first = jobs[1].id
@@ -11,15 +11,30 @@ if idempotency_key ~= '' then
     local same = read(held, 'fingerprint') == fingerprint
     return {same and 'existing' or 'conflict', held}
   end
+end
+
+local asked = {}
+for place, job in ipairs(jobs) do
+  asked[place] = {queue = job.queue, submitter = job.submitter, bytes = #job.request}
+end
+local refused = refusal(asked)
+if refused then
+  count('refused', jobs[1].kind, jobs[1].queue)
+  return {'refused', cjson.encode(refused)}
+end
+if idempotency_key ~= '' then
   redis.call('SET', key('idempotency', idempotency_key), first)
 end
 
 for _, job in ipairs(jobs) do
-  local id, lifetime = job.id, tonumber(job.lifetime)
-  job.lifetime = nil
-  for field, value in pairs(job) do write(id, field, value) end
-  write(id, 'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0)
-  if lifetime then write(id, 'lifetime', lifetime, 'deadline', now + lifetime) end
+  local id = job.id
+  local fields = {'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0}
+  for field, value in pairs(job) do
+    table.insert(fields, field)
+    table.insert(fields, value)
+  end
+  write(id, unpack(fields))
+  if job.lifetime or job.start_within then set_deadlines(id) end
   redis.call('ZADD', key('jobs'), 0, id)
   index(id, 'kind', job.kind)
   index(id, 'model', job.model)
@@ -30,7 +45,7 @@ for _, job in ipairs(jobs) do
     -- A parent waits for its children and is never claimed.
     write(id, 'available_at', now, 'started_at', now, 'pending', #jobs - 1)
     move(id, 'running')
-    due(id, now + republish)
+    due(id, now + parked)
   else
     enqueue(id, now)
   end

@@ -75,6 +75,8 @@ class Counts:
     runs: tuple[RunTimes, ...]
     #: Every queue that ever held a job.
     queues: tuple[QueueDepth, ...]
+    #: Of the requests of all jobs that have not ended, as JSON.
+    request_bytes: int
 
     def total(self, event: JobEvent, kind: JobKind | None = None, queue: str | None = None) -> int:
         """Return how often something happened, to all jobs or to those of a kind or a queue."""
@@ -85,7 +87,9 @@ class Counts:
         )
 
 
-def to_counts(events: list[str], runs: list[str], queues: list[list[Any]]) -> Counts:
+def to_counts(
+    events: list[str], runs: list[str], queues: list[list[Any]], request_bytes: int
+) -> Counts:
     """Read what ``snapshot.lua`` returns."""
     return Counts(
         events=tuple(sorted(map(_event, *_pairs(events)), key=lambda each: each.event)),
@@ -94,6 +98,7 @@ def to_counts(events: list[str], runs: list[str], queues: list[list[Any]]) -> Co
             QueueDepth(str(name), int(queued), int(age) / 1000 if queued else None)
             for name, queued, age in sorted(queues)
         ),
+        request_bytes=request_bytes,
     )
 
 

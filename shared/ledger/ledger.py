@@ -3,7 +3,7 @@
 import hashlib
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,19 +18,27 @@ from shared.jobs import Job, JobState, Progress
 from shared.ledger.counts import Counts, to_counts
 from shared.ledger.reader import JobReader
 from shared.ledger.record import NewJob
-from shared.ledger.scripts import REDIS_CLOCK, Scripts
+from shared.ledger.refusals import refused
+from shared.ledger.scripts import REDIS_CLOCK, Hint, Scripts
 from shared.settings import LedgerSettings
 
 #: Jobs looked at in one pass of the reconciler.
 RECONCILE_LIMIT = 500
+
+#: Tells Celery of jobs; does not raise when Celery's broker is away.
+Publish = Callable[[Sequence[Hint]], None]
+
+
+def _nowhere(_: Sequence[Hint]) -> None:
+    """Leave the hints to the reconciler."""
 
 
 @dataclass(frozen=True)
 class Reconciliation:
     """What one pass of the reconciler found."""
 
-    #: Queued jobs whose hint may be lost.
-    unhinted: tuple[str, ...]
+    #: Jobs that Celery is to know of; of some the message may be lost.
+    hints: tuple[Hint, ...]
     lost_leases: int
     crashed: int
     past_deadline: int
@@ -41,10 +49,16 @@ class Ledger(JobReader):
     """The truth about every job."""
 
     def __init__(
-        self, client: "redis.Redis", settings: LedgerSettings, clock: str = REDIS_CLOCK
+        self,
+        client: "redis.Redis",
+        settings: LedgerSettings,
+        publish: Publish = _nowhere,
+        clock: str = REDIS_CLOCK,
     ) -> None:
-        super().__init__(client, settings.prefix)
+        """Take what tells Celery of jobs; the reconciler makes up for what it fails to tell."""
+        super().__init__(client, settings)
         self._scripts = Scripts(client, settings, clock)
+        self._publish = publish
 
     # ── the front ────────────────────────────────────────────────────────────
 
@@ -54,12 +68,15 @@ class Ledger(JobReader):
         """Write a job down, with its children, and return it and whether it is new.
 
         The same ``idempotency_key`` with the same request gives the job it gave before; with
-        another request it raises ``IdempotencyConflictError``.
+        another request it raises ``IdempotencyConflictError``. Where too much waits already,
+        ``QueueFullError``: then nothing is written.
         """
         fields = [job.to_fields(), *(child.to_fields(parent_id=job.id) for child in children)]
-        outcome, job_id = self._scripts.run(
-            "accept", json.dumps(fields), idempotency_key or "", _fingerprint(job)
-        )
+        # Each submitter has keys of its own.
+        own_key = f"{job.submitter}:{idempotency_key}" if idempotency_key else ""
+        outcome, job_id = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
+        if outcome == "refused":
+            raise refused(job_id)
         if outcome == "conflict":
             raise IdempotencyConflictError(
                 f"the idempotency key was used for another request, job {job_id}",
@@ -69,14 +86,21 @@ class Ledger(JobReader):
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""
-        outcome, state = self._scripts.run("cancel", job_id)
+        outcome, state = self._run("cancel", job_id)
         if outcome == "ended":
             raise ConflictError(f"job {job_id} has already {_ended(state)}", code="job_ended")
         return self.get(job_id)
 
     def revive(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again, with fresh attempts."""
-        outcome, state = self._scripts.run("revive", job_id)
+        outcome, state = self._run("revive", job_id)
+        if outcome == "full":
+            raise refused(state)
+        if outcome == "forgotten":
+            raise ConflictError(
+                f"the parts of job {job_id} that did not succeed are forgotten",
+                code="job_not_retryable",
+            )
         if outcome == "refused":
             raise ConflictError(
                 f"job {job_id} is {state}; only failed and cancelled jobs are retried",
@@ -86,9 +110,12 @@ class Ledger(JobReader):
 
     # ── the worker ───────────────────────────────────────────────────────────
 
-    def claim(self, job_id: str, owner: str) -> Job | None:
-        """Make a queued job the owner's, under a lease; None if it is not to be had."""
-        if not self._scripts.run("claim", job_id, owner, uuid.uuid4().hex):
+    def claim(self, job_id: str, owner: str, *, alone: bool = False) -> Job | None:
+        """Make a queued job the owner's, under a lease; None if it is not to be had.
+
+        A job that lost workers is to be had only by who runs it ``alone``.
+        """
+        if not self._run("claim", job_id, owner, uuid.uuid4().hex, int(alone)):
             return None
         return self.get(job_id)
 
@@ -98,19 +125,15 @@ class Ledger(JobReader):
         ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``:
         the job is another worker's, or has ended.
         """
-        return str(self._scripts.run("renew", job.id, job.fence))
+        return str(self._run("renew", job.id, job.fence))
 
     def report_progress(self, job: Job, progress: Progress) -> bool:
         """Write progress; return False, and write nothing, if the job is another worker's now."""
-        return bool(
-            self._scripts.run("report", job.id, job.fence, "progress", progress.model_dump_json())
-        )
+        return bool(self._run("report", job.id, job.fence, "progress", progress.model_dump_json()))
 
     def report_token(self, job: Job, text: str) -> bool:
         """Append a piece of generated text to the job's events."""
-        return bool(
-            self._scripts.run("report", job.id, job.fence, "token", json.dumps({"text": text}))
-        )
+        return bool(self._run("report", job.id, job.fence, "token", json.dumps({"text": text})))
 
     def finish(
         self,
@@ -122,7 +145,7 @@ class Ledger(JobReader):
     ) -> bool:
         """End a running job; return False if it is another worker's now."""
         return bool(
-            self._scripts.run(
+            self._run(
                 "finish",
                 job.id,
                 job.fence,
@@ -131,6 +154,10 @@ class Ledger(JobReader):
                 error.model_dump_json() if error else "",
             )
         )
+
+    def lose(self, job: Job) -> bool:
+        """Say that the process which ran a job is dead, so that nobody waits for its lease."""
+        return bool(self._run("lose", job.id, job.fence))
 
     def requeue(
         self,
@@ -145,7 +172,7 @@ class Ledger(JobReader):
         An attempt that ``counts`` uses up one of the job's; a drain does not.
         """
         return bool(
-            self._scripts.run(
+            self._run(
                 "requeue",
                 job.id,
                 job.fence,
@@ -159,12 +186,18 @@ class Ledger(JobReader):
 
     def reconcile(self) -> Reconciliation:
         """Act on every job whose time has come; any number of workers may do so at once."""
-        unhinted, lost, crashed, late, expired = self._scripts.run("reconcile", RECONCILE_LIMIT)
-        return Reconciliation(tuple(unhinted), lost, crashed, late, expired)
+        found, hints = self._scripts.run("reconcile", RECONCILE_LIMIT)
+        return Reconciliation(hints, *found)
 
     def counts(self) -> Counts:
         """Return what happened so far, and what waits."""
-        return to_counts(*self._scripts.run("snapshot"))
+        return to_counts(*self._run("snapshot"))
+
+    def _run(self, name: str, *arguments: str | float) -> Any:
+        answer, hints = self._scripts.run(name, *arguments)
+        if hints:
+            self._publish(hints)
+        return answer
 
 
 def _fingerprint(job: NewJob) -> str:

@@ -8,6 +8,7 @@ from shared.errors import NotFoundError
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger.connection import redis_errors
 from shared.ledger.record import to_job
+from shared.settings import LedgerSettings
 
 #: Jobs read at most to fill one page of a listing that filters by more than its index.
 SCAN_LIMIT = 2000
@@ -16,9 +17,10 @@ SCAN_LIMIT = 2000
 class JobReader:
     """Looks at jobs, and changes nothing."""
 
-    def __init__(self, client: "redis.Redis", prefix: str) -> None:
+    def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._redis = client
-        self._prefix = prefix
+        self._prefix = settings.prefix
+        self._quarantine_crashes = settings.quarantine_crashes
 
     def get(self, job_id: str) -> Job:
         """Return a job; raise ``NotFoundError`` if it is unknown."""
@@ -59,6 +61,12 @@ class JobReader:
         with redis_errors():
             state = self._redis.hget(self._key("job", job_id), "state")
         return state is None or JobState(str(state)).terminal
+
+    def quarantined(self, job_id: str) -> bool:
+        """Return whether a job waits to be run alone."""
+        with redis_errors():
+            state, crashes = self._redis.hmget(self._key("job", job_id), "state", "crashes")
+        return state == JobState.QUEUED.value and int(crashes or 0) >= self._quarantine_crashes
 
     def queued(self, queue: str) -> int:
         """Return how many jobs wait in a queue."""

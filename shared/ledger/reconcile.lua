@@ -1,7 +1,7 @@
 -- Looks at the jobs whose time has come. ARGV: limit.
--- Returns {queued ids whose hint may be lost, lost leases, crashed, past deadline, expired}.
+-- Returns {lost leases, crashed, past deadline, expired}.
 local limit = tonumber(ARGV[1])
-local hints, lost, crashed, late, expired = {}, 0, 0, 0, 0
+local lost, crashed, late, expired = 0, 0, 0, 0
 
 local function forget(id)
   local state, kind, model, submitter, parent, idempotency_key =
@@ -19,46 +19,39 @@ local function forget(id)
   redis.call('DEL', key('job', id), key('events', id))
 end
 
-local function lose(id, crashes, cancelled)
-  lost = lost + 1
-  count_job(id, 'lost')
-  if cancelled then
-    finish(id, 'cancelled', '', '')
-  elseif crashes >= max_crashes then
-    crashed = crashed + 1
-    count_job(id, 'crashed')
-    fail(id, 'crashed', string.format('the worker was lost %d times while it ran this job', crashes))
+local function look_at_queued(id)
+  local available = tonumber((read(id, 'available_at')))
+  if give_up(id) then
+    late = late + 1
+  elseif available > now then
+    wake(id, available)
   else
-    enqueue(id, now + backoff * (crashes - 1))
-    table.insert(hints, id)
+    look_after(id)
   end
 end
 
-local function look(id)
-  local state, deadline, lease_until, pending, cancelled =
-    read(id, 'state', 'deadline', 'lease_until', 'pending', 'cancel_requested')
+local function look_at_running(id)
+  local deadline, lease_until, pending = read(id, 'deadline', 'lease_until', 'pending')
   deadline, lease_until = tonumber(deadline), tonumber(lease_until)
-  if not state then
-    redis.call('ZREM', key('due'), id)
-  elseif state == 'queued' then
-    if deadline and deadline <= now then
-      late = late + 1
-      fail(id, 'deadline_exceeded', 'the deadline passed in the queue')
-    else
-      table.insert(hints, id)
-      due(id, sooner(now + republish, deadline))
-    end
-  elseif state == 'running' and pending then
-    due(id, now + republish) -- a parent ends with its children
-  elseif state == 'running' then
-    if lease_until <= now then
-      lose(id, redis.call('HINCRBY', key('job', id), 'crashes', 1), cancelled == '1')
-    elseif deadline and deadline + grace <= now then
-      late = late + 1
-      fail(id, 'deadline_exceeded', 'the job did not stop in time')
-    else
-      due(id, sooner(lease_until, deadline and deadline + grace))
-    end
+  if pending then
+    due(id, now + parked) -- a parent ends with its children
+  elseif lease_until <= now then
+    lost = lost + 1
+    local outcome = lose(id)
+    if outcome == 'crashed' then crashed = crashed + 1 end
+    if outcome == 'late' then late = late + 1 end
+  elseif deadline and deadline + grace <= now then
+    late = late + 1
+    fail(id, 'deadline_exceeded', 'the job did not stop in time')
+  else
+    due(id, sooner(lease_until, deadline and deadline + grace))
+  end
+end
+
+local function look_at_ended(id)
+  local parent = read(id, 'parent_id')
+  if parent and open(read(parent, 'state')) then
+    due(id, now + retention) -- the parent still asks for its result
   else
     expired = expired + 1
     count_job(id, 'expired')
@@ -67,6 +60,15 @@ local function look(id)
 end
 
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit)) do
-  look(id)
+  local state = read(id, 'state')
+  if not state then
+    redis.call('ZREM', key('due'), id)
+  elseif state == 'queued' then
+    look_at_queued(id)
+  elseif state == 'running' then
+    look_at_running(id)
+  else
+    look_at_ended(id)
+  end
 end
-return {hints, lost, crashed, late, expired}
+return {lost, crashed, late, expired}

@@ -31,6 +31,8 @@ class NewJob:
     priority: int = 5
     #: Seconds from acceptance to the deadline; None for no limit.
     lifetime_seconds: float | None = None
+    #: Seconds from acceptance within which it is to start; None for no limit.
+    start_within_seconds: float | None = None
     #: The id of the API key that submits it; empty where no keys are in use.
     submitter: str = ""
     id: str = field(default_factory=new_id)
@@ -49,6 +51,8 @@ class NewJob:
         }
         if self.lifetime_seconds is not None:
             fields["lifetime"] = round(self.lifetime_seconds * 1000)
+        if self.start_within_seconds is not None:
+            fields["start_within"] = round(self.start_within_seconds * 1000)
         if parent_id is not None:
             fields["parent_id"] = parent_id
         return fields

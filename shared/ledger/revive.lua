@@ -1,37 +1,45 @@
--- ARGV: id. Returns {outcome, state}: revived, refused or unknown.
+-- ARGV: id. Returns {outcome, state}: revived, refused, forgotten or unknown; or {full, what keeps it out}.
 local id = ARGV[1]
-
-local function reset(job)
-  local lifetime = read(job, 'lifetime')
-  write(job, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '',
-    'finished_at', '', 'started_at', '', 'cancel_requested', 0)
-  if lifetime then write(job, 'deadline', now + lifetime) end
-  redis.call('DEL', key('events', job))
-end
 
 local function reopen(parent, pending)
   reset(parent)
   write(parent, 'started_at', now, 'pending', pending)
   move(parent, 'running')
-  due(parent, now + republish)
+  due(parent, now + parked)
 end
 
-local state, parent = read(id, 'state', 'parent_id')
+local function asked(job)
+  local queue, submitter, request = read(job, 'queue', 'submitter', 'request')
+  return {queue = queue, submitter = submitter or '', bytes = #request}
+end
+
+local state, parent, kind, queue = read(id, 'state', 'parent_id', 'kind', 'queue')
 if not state then return {'unknown', ''} end
 if state ~= 'failed' and state ~= 'cancelled' then return {'refused', state} end
 
 local children = redis.call('ZRANGE', key('children', id), 0, -1)
-local revived = 0
+local again, wanted = {}, {asked(id)}
 for _, child in ipairs(children) do
   local ended = read(child, 'state')
   if ended == 'failed' or ended == 'cancelled' then
-    reset(child)
-    enqueue(child, now)
-    revived = revived + 1
+    table.insert(again, child)
+    table.insert(wanted, asked(child))
   end
 end
-if #children > 0 then
-  reopen(id, revived)
+-- A batch whose failed parts are forgotten cannot be made good.
+if read(id, 'pending') and #again == 0 then return {'forgotten', state} end
+local full = refusal(wanted)
+if full then
+  count('refused', kind, queue)
+  return {'full', cjson.encode(full)}
+end
+
+if #again > 0 then
+  for _, child in ipairs(again) do
+    reset(child)
+    enqueue(child, now)
+  end
+  reopen(id, #again)
   return {'revived', 'running'}
 end
 

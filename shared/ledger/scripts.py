@@ -1,12 +1,14 @@
 """The Lua scripts beside this: each is one atomic operation on the ledger."""
 
 import hashlib
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
 import redis
 from redis.exceptions import NoScriptError
 
+from shared.jobs import JobKind
 from shared.ledger.connection import redis_errors
 from shared.ledger.counts import RUN_SECONDS_BOUNDS
 from shared.settings import LedgerSettings
@@ -18,8 +20,28 @@ REDIS_CLOCK = """(function()
 end)()"""
 #: A job that does not stop at its deadline is taken from its worker after this time.
 DEADLINE_GRACE_SECONDS = 10
+#: A queued job that is not hinted, and a parent, are looked at this often, should all else fail.
+PARKED_SECONDS = 600
 #: What every operation may use, in the order in which it builds on itself.
-_PARTS = ("prelude", "counting", "transitions", "batches")
+_PARTS = ("prelude", "counting", "admission", "lanes", "transitions", "batches")
+_FRAME = """local function operation()
+%s
+end
+local answer = operation()
+return {answer, hints()}
+"""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """A job that Celery is to know of."""
+
+    id: str
+    kind: JobKind
+    #: What Flower calls it.
+    model: str
+    queue: str
+    priority: int
 
 
 class Scripts:
@@ -36,18 +58,19 @@ class Scripts:
         )
         self._prepared: dict[str, tuple[str, str]] = {}
 
-    def run(self, name: str, *arguments: str | float) -> Any:
-        """Run an operation; return what it returns."""
+    def run(self, name: str, *arguments: str | float) -> tuple[Any, tuple[Hint, ...]]:
+        """Run an operation; return what it returns, and the hints that follow from it."""
         source, digest = self._script(name)
         with redis_errors():
             try:
-                return self._redis.evalsha(digest, 1, self._prefix, *arguments)
+                answer, hints = self._redis.evalsha(digest, 1, self._prefix, *arguments)
             except NoScriptError:
-                return self._redis.eval(source, 1, self._prefix, *arguments)
+                answer, hints = self._redis.eval(source, 1, self._prefix, *arguments)
+        return answer, tuple(_hint(*hint) for hint in hints)
 
     def _script(self, name: str) -> tuple[str, str]:
         if name not in self._prepared:
-            source = self._preamble + _source(name)
+            source = self._preamble + _FRAME % _source(name)
             digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
             self._prepared[name] = (source, digest)
         return self._prepared[name]
@@ -56,18 +79,26 @@ class Scripts:
 def _constants(settings: LedgerSettings) -> str:
     milliseconds = {
         "lease": settings.lease_seconds,
+        "parked": PARKED_SECONDS,
         "republish": settings.republish_seconds,
         "backoff": settings.backoff_seconds,
         "retention": settings.retention_seconds,
         "grace": DEADLINE_GRACE_SECONDS,
     }
     constants = {name: str(round(seconds * 1000)) for name, seconds in milliseconds.items()}
+    as_they_are = (
+        *("window", "max_queued", "max_queued_per_submitter", "max_request_bytes"),
+        *("quarantine_crashes", "max_crashes", "events_max"),
+    )
+    constants |= {name: str(getattr(settings, name)) for name in as_they_are}
     constants |= {
-        "max_crashes": str(settings.max_crashes),
-        "events_max": str(settings.events_max),
         "run_bounds": f"{{{','.join(str(round(bound * 1000)) for bound in RUN_SECONDS_BOUNDS)}}}",
     }
     return "".join(f"local {name} = {value}\n" for name, value in constants.items())
+
+
+def _hint(job_id: str, kind: str, model: str, queue: str, priority: str) -> Hint:
+    return Hint(job_id, JobKind(kind), model, queue, int(priority))
 
 
 def _source(name: str) -> str:

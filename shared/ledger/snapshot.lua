@@ -1,5 +1,5 @@
 -- All that counts.py shows, at one moment.
--- Returns {events, runs, queues: {name, jobs queued, milliseconds since the oldest came or -1}}.
+-- Returns {events, runs, queues, request bytes}; of a queue {name, jobs queued, milliseconds since the oldest came}.
 local queues = {}
 for _, name in ipairs(redis.call('SMEMBERS', key('queues'))) do
   local ready, oldest = key('ready', name), now + 1
@@ -12,4 +12,5 @@ for _, name in ipairs(redis.call('SMEMBERS', key('queues'))) do
   end
   table.insert(queues, {name, redis.call('ZCARD', ready), now - oldest})
 end
-return {redis.call('HGETALL', key('counts')), redis.call('HGETALL', key('runs')), queues}
+local bytes = tonumber(redis.call('GET', key('request_bytes')) or 0)
+return {redis.call('HGETALL', key('counts')), redis.call('HGETALL', key('runs')), queues, bytes}

@@ -7,18 +7,36 @@ local function change(from, to)
   if ended[from] then return 'revived' end
 end
 
+local function open(state)
+  return (state and not ended[state]) or false
+end
+
+local function add_queued(submitter, by)
+  if not submitter or submitter == '' then return end
+  if redis.call('HINCRBY', key('queued_by'), submitter, by) == 0 then
+    redis.call('HDEL', key('queued_by'), submitter)
+  end
+end
+
 -- The only place where a state changes.
 local function move(id, to)
-  local from, kind, queue, priority, created, attempts, claimed =
-    read(id, 'state', 'kind', 'queue', 'priority', 'created_at', 'attempts', 'claimed_at')
+  local from, kind, queue, priority, created, attempts, claimed, submitter = read(id,
+    'state', 'kind', 'queue', 'priority', 'created_at', 'attempts', 'claimed_at', 'submitter')
   if from then unindex(id, 'state', from) end
   index(id, 'state', to)
-  if queue ~= '' then
-    if to == 'queued' then
-      redis.call('ZADD', key('ready', queue), priority * 1e13 + created, id)
-    else
-      redis.call('ZREM', key('ready', queue), id)
-    end
+  if from == 'queued' then
+    redis.call('ZREM', key('ready', queue), id)
+    add_queued(submitter, -1)
+    step_out(id)
+    if to == 'running' then observe_claim(queue) end
+  end
+  if to == 'queued' then
+    redis.call('ZADD', key('ready', queue), priority * 1e13 + created, id)
+    add_queued(submitter, 1)
+  end
+  if open(from) ~= open(to) then
+    local bytes = redis.call('HSTRLEN', key('job', id), 'request')
+    redis.call('INCRBY', key('request_bytes'), open(to) and bytes or -bytes)
   end
   local event = change(from, to)
   if event then count(event, kind, queue) end
@@ -30,8 +48,7 @@ end
 local function enqueue(id, available)
   write(id, 'available_at', available, 'lease_until', '', 'owner', '')
   move(id, 'queued')
-  local at = available > now and available or now + republish
-  due(id, sooner(at, (read(id, 'deadline'))))
+  if available > now then wake(id, available) else line_up(id) end
 end
 
 local settle
@@ -50,3 +67,49 @@ local function fail(id, code, detail)
   finish(id, 'failed', '', cjson.encode({code = code, detail = detail, retryable = false}))
 end
 
+-- A worker was lost while it ran the job. Returns what became of the job.
+local function lose(id)
+  local crashes = redis.call('HINCRBY', key('job', id), 'crashes', 1)
+  local cancel, deadline = read(id, 'cancel_requested', 'deadline')
+  count_job(id, 'lost')
+  if cancel == '1' then
+    finish(id, 'cancelled', '', '')
+    return 'cancelled'
+  elseif deadline and tonumber(deadline) <= now then
+    fail(id, 'deadline_exceeded', 'the deadline passed while the job ran')
+    return 'late'
+  elseif crashes >= max_crashes then
+    count_job(id, 'crashed')
+    fail(id, 'crashed', string.format('the worker was lost %d times while it ran this job', crashes))
+    return 'crashed'
+  end
+  enqueue(id, now + backoff * (crashes - 1))
+  return 'queued'
+end
+
+-- Fails a queued job whose time is over. Returns whether it did.
+local function give_up(id)
+  local deadline, start_by = read(id, 'deadline', 'start_by')
+  if deadline and tonumber(deadline) <= now then
+    fail(id, 'deadline_exceeded', 'the deadline passed in the queue')
+  elseif (tonumber(start_by or '') or now + 1) <= now then
+    fail(id, 'start_deadline_exceeded', 'no worker was free in the time within which it was to start')
+  else
+    return false
+  end
+  return true
+end
+
+local function set_deadlines(id)
+  local lifetime, start_within = read(id, 'lifetime', 'start_within')
+  if lifetime then write(id, 'deadline', now + lifetime) end
+  if start_within then write(id, 'start_by', now + start_within) end
+end
+
+-- Makes an ended job as it was when it was new, but for its fence.
+local function reset(id)
+  write(id, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '',
+    'finished_at', '', 'started_at', '', 'cancel_requested', 0)
+  set_deadlines(id)
+  redis.call('DEL', key('events', id))
+end

@@ -172,7 +172,7 @@ class Injector:
             jobs, _ = self._stack.ledger.page(limit=200)
             rng = random.Random(fault.at)
             for job in rng.choices([job for job in jobs if job.queue], k=fault.number * 8):
-                Queue(app).publish(job)
+                Queue(app).publish([job])
                 incident.hits += 1
         app.close()
         incident.ended = time.time()

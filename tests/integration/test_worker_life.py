@@ -51,9 +51,9 @@ class Bench:
         self.name = f"cpu@{prefix}"
         ledger_settings = LedgerSettings(prefix=prefix)
         self.client = connect(redis_settings)
-        self.ledger = Ledger(self.client, ledger_settings)
-        self.presence = Presence(self.client, ledger_settings)
         self.queue = Queue(celery_app(Settings(redis=redis_settings), "front"))
+        self.ledger = Ledger(self.client, ledger_settings, self.queue.publish)
+        self.presence = Presence(self.client, ledger_settings)
         self.processes: list[subprocess.Popen[bytes]] = []
 
     @property
@@ -81,7 +81,6 @@ class Bench:
             lifetime_seconds=seconds,
         )
         self.ledger.accept(job)
-        self.queue.publish(job)
         return job.id
 
     def running(self, act: str, seconds: float | None = None) -> str:
