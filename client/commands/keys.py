@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 
-#: Exit statuses of the command line: wrong usage, Redis out of reach, no such key.
-_USAGE, _UNREACHABLE, _UNKNOWN = 2, 3, 4
+#: Exit statuses of the command line: Redis out of reach, no such key.
+_UNREACHABLE, _UNKNOWN = 3, 4
 _DATA_DIR = Path(".lifecycle")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]

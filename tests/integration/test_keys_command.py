@@ -95,7 +95,7 @@ def front(**env: str) -> subprocess.CompletedProcess[str]:
         env={**os.environ, "API_PORT": str(free_port()), **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
 
