@@ -10,6 +10,7 @@ from api import errors
 from api.callers import Callers
 from api.components import probes_of
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
+from api.farewell import Farewell
 from api.guard import Guard
 from api.limits import BodyLimit
 from api.metrics import Metrics
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
     # Strangers' bodies are not read.
     add_guard(app, settings)
+    app.add_middleware(Farewell)
     # Added last, it comes first: it sees what the others refuse.
     app.add_middleware(Observation, metrics=services.metrics.http)
     answers = KEY_ANSWERS | STORE_ANSWERS

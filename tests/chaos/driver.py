@@ -127,9 +127,8 @@ class Driver:
             params={"wait": submission.wait} if submission.wait else {},
             timeout=ANSWER_SECONDS + submission.wait,
         )
-        document = response.json()
         # A job that failed while the client waited is answered with its problem.
-        if job_id := document.get("job_id"):
+        if job_id := _document(response).get("job_id"):
             order.job_ids.add(job_id)
         else:
             order.refused = f"{response.status_code}: {response.text[:300]}"
@@ -173,4 +172,12 @@ def _headers(submission: Submission) -> dict[str, str]:
 
 def _is_busy(response: httpx.Response) -> bool:
     """Return whether the front refused for now; a job that ended so is named in its problem."""
-    return response.status_code in {429, 503} and "job_id" not in response.json()
+    return response.status_code in {429, 503} and "job_id" not in _document(response)
+
+
+def _document(response: httpx.Response) -> Json:
+    """Return an answer's JSON; nothing if it has none."""
+    try:
+        return dict(response.json())
+    except ValueError:
+        return {}
