@@ -3,13 +3,17 @@
 import shutil
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.deployment import REPOSITORY
 from tests.deployment.compose_file import Service
 from tests.deployment.image import Image
 from tests.deployment.machine import Machine, bare_environment
-from tests.processes import stop, wait_until
+from tests.processes import stop
+
+#: Between two looks at a container's health: each starts a process.
+_INTERVAL_SECONDS = 1.0
 
 
 class Container:
@@ -67,13 +71,13 @@ class Container:
 
     def await_health(self, timeout_seconds: float = 240) -> None:
         """Ask for its health, as the engine would, until it is well."""
-
-        def well() -> bool:
-            assert self._process
+        assert self._process
+        deadline = time.monotonic() + timeout_seconds
+        while not self.is_healthy():
+            assert time.monotonic() < deadline, f"{self.service.name}:\n{self.log[-4000:]}"
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_INTERVAL_SECONDS)
             assert self._process.poll() is None, f"{self.service.name} ended:\n{self.log[-4000:]}"
-            return self.is_healthy()
-
-        wait_until(well, timeout_seconds, f"{self.service.name} is healthy")
 
     def is_healthy(self) -> bool:
         """Ask for its health once."""
