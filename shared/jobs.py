@@ -94,6 +94,8 @@ class Job(BaseModel):
     error: ErrorInfo | None = None
     parent_id: str | None = None
     children: tuple[str, ...] = ()
+    #: The child whose end it waits for, or that just let it go on.
+    awaits: str | None = None
     cancel_requested: bool = False
     #: Jobs before it in its queue, by priority and age; None unless it is queued. Where others
     #: submit too, its turn may come sooner.

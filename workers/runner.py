@@ -19,14 +19,16 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Ledger
+from shared.ledger import Ledger, NewJob
 from shared.settings import LedgerSettings
 from workers.context import JobContext
 from workers.heartbeat import Heartbeat
 from workers.quarantine import Quarantine
 
-#: The work of one kind: takes the job's context, returns the job's result.
-Work = Callable[[JobContext], dict[str, Any]]
+#: What a work returns: the job's result, or the child that must end before the job goes on.
+Outcome = dict[str, Any] | NewJob | Job
+#: The work of one kind.
+Work = Callable[[JobContext], Outcome]
 
 #: Between two tries to write an end down while Redis is away.
 SETTLE_RETRY_SECONDS = 1.0
@@ -106,7 +108,7 @@ class Runner:
             write_token=lambda text: report(lambda: self._ledger.report_token(job, text)),
         )
 
-    def _work(self, context: JobContext) -> tuple[dict[str, Any] | None, LifecycleError | None]:
+    def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:
         try:
             context.check()
             result = self._works[context.job.kind](context)
@@ -122,7 +124,7 @@ class Runner:
         return result, None
 
     def _settle(
-        self, context: JobContext, result: dict[str, Any] | None, error: LifecycleError | None
+        self, context: JobContext, result: Outcome | None, error: LifecycleError | None
     ) -> str:
         """Write down how the work went, through an outage of Redis, until it is known."""
         while True:
@@ -132,11 +134,11 @@ class Runner:
                 log.warning("end not written yet", reason=outage.detail)
                 self._heartbeat.pause(SETTLE_RETRY_SECONDS)
 
-    def _write_end(
-        self, job: Job, result: dict[str, Any] | None, error: LifecycleError | None
-    ) -> str:
+    def _write_end(self, job: Job, result: Outcome | None, error: LifecycleError | None) -> str:
         ledger = self._ledger
-        if error is None:
+        if isinstance(result, NewJob | Job):
+            kept = ledger.delegate(job, result)
+        elif error is None:
             kept = ledger.finish(job, JobState.SUCCEEDED, result=result)
         elif isinstance(error, LeaseLostError):
             return "lost"

@@ -28,24 +28,12 @@ end
 
 for _, job in ipairs(jobs) do
   local id = job.id
-  local fields = {'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0}
-  for field, value in pairs(job) do
-    table.insert(fields, field)
-    table.insert(fields, value)
-  end
-  write(id, unpack(fields))
-  if job.lifetime or job.start_within then set_deadlines(id) end
-  redis.call('ZADD', key('jobs'), 0, id)
-  index(id, 'kind', job.kind)
-  index(id, 'model', job.model)
-  index(id, 'submitter', job.submitter)
-  if job.queue ~= '' then redis.call('SADD', key('queues'), job.queue) end
-  if job.parent_id then redis.call('ZADD', key('children', job.parent_id), 0, id) end
+  put(job)
   if id == first and #jobs > 1 then
     -- A parent waits for its children and is never claimed.
     write(id, 'available_at', now, 'started_at', now, 'pending', #jobs - 1)
     move(id, 'running')
-    due(id, now + parked)
+    wait(id, '')
   else
     enqueue(id, now)
   end

@@ -41,9 +41,20 @@ local function conclude(parent)
   end
 end
 
--- A child ended: the parent counts it, and ends with its last one.
-settle = function(parent)
-  if read(parent, 'state') ~= 'running' then return end
+-- The child that a job awaits has ended: the job is claimed again, with fresh attempts, to go on.
+local function go_on(parent, child)
+  local awaits, lease_until, cancelled = read(parent, 'awaits', 'lease_until', 'cancel_requested')
+  if awaits ~= child or lease_until ~= '' then return end
+  if cancelled == '1' then return finish(parent, 'cancelled', '', '') end
+  write(parent, 'attempts', 0, 'crashes', 0)
+  enqueue(parent, now)
+end
+
+-- A child ended: a job that awaits it goes on; a batch counts it, and ends with its last one.
+settle = function(parent, child)
+  local state, queue = read(parent, 'state', 'queue')
+  if state ~= 'running' then return end
+  if queue ~= '' then return go_on(parent, child) end
   local pending = redis.call('HINCRBY', key('job', parent), 'pending', -1)
   local total = redis.call('ZCARD', key('children', parent))
   local progress = cjson.encode(

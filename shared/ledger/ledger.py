@@ -4,7 +4,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -71,7 +71,8 @@ class Ledger(JobReader):
         another request it raises ``IdempotencyConflictError``. Where too much waits already,
         ``QueueFullError``: then nothing is written.
         """
-        fields = [job.to_fields(), *(child.to_fields(parent_id=job.id) for child in children)]
+        family = [job, *(replace(child, parent_id=job.id) for child in children)]
+        fields = [each.to_fields() for each in family]
         # Each submitter has keys of its own.
         own_key = f"{job.submitter}:{idempotency_key}" if idempotency_key else ""
         outcome, job_id = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
@@ -182,12 +183,26 @@ class Ledger(JobReader):
             )
         )
 
+    def delegate(self, job: Job, child: NewJob | Job) -> bool:
+        """Leave a running job until a child ends, a new one or one that it has.
+
+        A child that failed or was cancelled runs again. Then the job is queued again, with fresh
+        attempts; its ``awaits`` tells which child ended. Returns False if it is another worker's.
+        """
+        new = replace(child, parent_id=job.id) if isinstance(child, NewJob) else None
+        fields = json.dumps(new.to_fields()) if new else ""
+        return bool(self._run("delegate", job.id, job.fence, child.id, fields))
+
     # ── the reconciler ───────────────────────────────────────────────────────
 
     def reconcile(self) -> Reconciliation:
         """Act on every job whose time has come; any number of workers may do so at once."""
         found, hints = self._scripts.run("reconcile", RECONCILE_LIMIT)
         return Reconciliation(hints, *found)
+
+    def abandon(self, job: Job, error: ErrorInfo) -> bool:
+        """Fail a queued job that nobody will claim; return False if somebody did."""
+        return bool(self._run("abandon", job.id, job.fence, error.model_dump_json()))
 
     def counts(self) -> Counts:
         """Return what happened so far, and what waits."""

@@ -31,10 +31,10 @@ local function look_at_queued(id)
 end
 
 local function look_at_running(id)
-  local deadline, lease_until, pending = read(id, 'deadline', 'lease_until', 'pending')
+  local deadline, lease_until = read(id, 'deadline', 'lease_until')
   deadline, lease_until = tonumber(deadline), tonumber(lease_until)
-  if pending then
-    due(id, now + parked) -- a parent ends with its children
+  if not lease_until then
+    due(id, now + parked) -- its children move it on
   elseif lease_until <= now then
     lost = lost + 1
     local outcome = lose(id)

@@ -35,9 +35,13 @@ class NewJob:
     start_within_seconds: float | None = None
     #: The id of the API key that submits it; empty where no keys are in use.
     submitter: str = ""
+    #: Which of how many equal parts of its parent's work it is: its progress is the parent's too.
+    part: tuple[int, int] | None = None
+    #: The job that waits for it, where that accepts it while it runs.
+    parent_id: str | None = None
     id: str = field(default_factory=new_id)
 
-    def to_fields(self, parent_id: str | None = None) -> dict[str, str | int]:
+    def to_fields(self) -> dict[str, str | int]:
         """Return the hash fields that the client's request decides."""
         fields: dict[str, str | int] = {
             "id": self.id,
@@ -53,8 +57,10 @@ class NewJob:
             fields["lifetime"] = round(self.lifetime_seconds * 1000)
         if self.start_within_seconds is not None:
             fields["start_within"] = round(self.start_within_seconds * 1000)
-        if parent_id is not None:
-            fields["parent_id"] = parent_id
+        if self.parent_id is not None:
+            fields["parent_id"] = self.parent_id
+        if self.part is not None:
+            fields["part"], fields["parts"] = self.part
         return fields
 
 
@@ -98,5 +104,6 @@ def to_job(record: Mapping[str, str], children: tuple[str, ...] = ()) -> Job:
         error=ErrorInfo.model_validate_json(error) if error else None,
         parent_id=record.get("parent_id") or None,
         children=children,
+        awaits=record.get("awaits") or None,
         cancel_requested=record.get("cancel_requested") == "1",
     )

@@ -1,7 +1,25 @@
 -- ARGV: id, fence, event (progress or token), data (JSON). Returns whether it was written.
 local id, event, data = ARGV[1], ARGV[3], ARGV[4]
-local state, fence = read(id, 'state', 'fence')
+local state, fence, parent, part, parts, kind =
+  read(id, 'state', 'fence', 'parent_id', 'part', 'parts', 'kind')
 if state ~= 'running' or fence ~= ARGV[2] then return 0 end
-if event == 'progress' then write(id, 'progress', data) end
+
+-- The progress of a child that is one of its parent's equal parts is the parent's too.
+local function sum()
+  local one = cjson.decode(data)
+  one.completed = one.completed + (tonumber(one.total) or 0) * part
+  one.message = kind .. ': ' .. one.message
+  if one.total ~= cjson.null then one.total = one.total * parts end
+  return cjson.encode(one)
+end
+
 emit(id, event, data)
+if event == 'progress' then
+  write(id, 'progress', data)
+  if parts and read(parent, 'awaits') == id then
+    local progress = sum()
+    write(parent, 'progress', progress)
+    emit(parent, 'progress', progress)
+  end
+end
 return 1

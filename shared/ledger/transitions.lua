@@ -60,7 +60,7 @@ local function finish(id, state, result, error)
   due(id, now + retention)
   emit(id, 'done', cjson.encode({state = state}))
   local parent = read(id, 'parent_id')
-  if parent and parent ~= '' then settle(parent) end
+  if parent and parent ~= '' then settle(parent, id) end
 end
 
 local function fail(id, code, detail)
@@ -106,9 +106,34 @@ local function set_deadlines(id)
   if start_within then write(id, 'start_by', now + start_within) end
 end
 
+-- Writes a new job's fields down; it has no state yet.
+local function put(job)
+  local id = job.id
+  local fields = {'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0}
+  for field, value in pairs(job) do
+    table.insert(fields, field)
+    table.insert(fields, value)
+  end
+  write(id, unpack(fields))
+  if job.lifetime or job.start_within then set_deadlines(id) end
+  redis.call('ZADD', key('jobs'), 0, id)
+  index(id, 'kind', job.kind)
+  index(id, 'model', job.model)
+  index(id, 'submitter', job.submitter)
+  if job.queue ~= '' then redis.call('SADD', key('queues'), job.queue) end
+  if job.parent_id then redis.call('ZADD', key('children', job.parent_id), 0, id) end
+end
+
+-- A job that runs without a lease waits: a batch for all its children, a job with a queue for the
+-- one that it awaits. The end of the last, or of that one, moves it on.
+local function wait(id, awaits)
+  write(id, 'awaits', awaits, 'lease_until', '', 'owner', '')
+  due(id, now + parked)
+end
+
 -- Makes an ended job as it was when it was new, but for its fence.
 local function reset(id)
-  write(id, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '',
+  write(id, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '', 'awaits', '',
     'finished_at', '', 'started_at', '', 'cancel_requested', 0)
   set_deadlines(id)
   redis.call('DEL', key('events', id))
