@@ -27,6 +27,7 @@ from shared.errors import (
     QueueFullError,
     RateLimitedError,
     RequestError,
+    SmokeTestFailedError,
     TransientError,
     UnauthenticatedError,
 )
@@ -42,6 +43,7 @@ STATUS: dict[type[LifecycleError], int] = {
     NotFoundError: 404,
     ConflictError: 409,
     BatchIncompleteError: 424,
+    SmokeTestFailedError: 424,
     TransientError: 503,
     QueueFullError: 429,
     DeadlineExceededError: 504,

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.models import ModelVersion
+from shared.models import ModelVersion, StageChange
 
 
 class Links(BaseModel):
@@ -205,6 +205,8 @@ class VersionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     tags: dict[str, str]
+    #: How it came to its stage, the oldest change first.
+    history: list[StageChange]
 
     @classmethod
     def of(cls, version: ModelVersion) -> "VersionView":
@@ -224,6 +226,7 @@ class VersionView(BaseModel):
             created_at=datetime.fromtimestamp(version.created_at_ms / 1000, UTC),
             updated_at=datetime.fromtimestamp(version.updated_at_ms / 1000, UTC),
             tags=version.tags,
+            history=list(version.history),
         )
 
 

@@ -22,6 +22,8 @@ LifecycleError
 │   ├── QueueFullError             too much waits already; nothing was accepted
 │   └── OutOfMemoryError           no memory for the model or the request now
 ├── BatchIncompleteError           some children of a batch failed
+├── StepFailedError                a step of an import failed
+├── SmokeTestFailedError           a new version did not pass its smoke test
 ├── InternalError                  a defect of ours
 └── Interruption                   the work was told to stop
     ├── CancelledError             by the client
@@ -99,6 +101,26 @@ class BatchIncompleteError(LifecycleError):
     """Some children of a batch failed; the ledger makes this one, and names them."""
 
     code = "batch_incomplete"
+
+
+class StepFailedError(LifecycleError):
+    """A step of an import failed, for a reason that is the import's too."""
+
+    code = "step_failed"
+
+    def __init__(self, step: str, reason: ErrorInfo) -> None:
+        super().__init__(f"{step} failed: {reason.detail}", code=reason.code)
+        self._reason = reason
+
+    def info(self) -> ErrorInfo:
+        """Return the step's own error, with the step's name."""
+        return self._reason.model_copy(update={"detail": self.detail})
+
+
+class SmokeTestFailedError(LifecycleError):
+    """A new version did not pass its smoke test, and is left without its stage."""
+
+    code = "smoke_test_failed"
 
 
 class RequestError(LifecycleError):

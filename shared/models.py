@@ -1,7 +1,10 @@
 """What a model is at each place it passes: a file in lakeFS, a version in MLflow."""
 
 from dataclasses import dataclass, field
-from typing import Self
+from datetime import datetime
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import InvalidInputError
 
@@ -44,6 +47,25 @@ class LakeFSLocation:
         return cls(repo, commit, path.strip("/"))
 
 
+#: Why a version's stage changed: by a call, going back, with its registration, or for another one.
+ChangeKind = Literal["transition", "rollback", "register", "archive"]
+
+
+class StageChange(BaseModel):
+    """One change of a version's stage."""
+
+    model_config = ConfigDict(frozen=True, populate_by_name=True)
+
+    at: datetime
+    from_stage: str = Field(alias="from")
+    to_stage: str = Field(alias="to")
+    kind: ChangeKind
+    #: The job that did it; empty for a call that was answered at once.
+    job_id: str = ""
+    #: The API key of whoever asked for it; empty where no keys are in use.
+    key_id: str = ""
+
+
 @dataclass(frozen=True)
 class ModelVersion:
     """One version of a registered model."""
@@ -61,6 +83,8 @@ class ModelVersion:
     updated_at_ms: int = 0
     aliases: tuple[str, ...] = ()
     tags: dict[str, str] = field(default_factory=dict)
+    #: How it came to its stage, the oldest change first.
+    history: tuple[StageChange, ...] = ()
 
     @property
     def has_priority(self) -> bool:

@@ -162,6 +162,8 @@ class UploadRequest(TimedRequest):
     local_model_name: LocalName
     branch: BranchName = "main"
     commit_message: Annotated[str, Field(max_length=2000)] | None = None
+    #: The hub's commit that must be staged; another download may have replaced it.
+    revision: Revision | None = None
 
 
 class RegisterRequest(TimedRequest):
@@ -221,22 +223,26 @@ class InferRequest(TimedRequest):
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:
-        """Refuse an option that the task does not have, by its name; a plugin's handler does so."""
-        model = options_of(self.task, self.engine)
-        if model is None:
-            return self
-        try:
-            model.model_validate(self.options)
-        except ValidationError as error:
-            raise ValidationError.from_exception_data(
-                "options",
-                [
-                    InitErrorDetails(
-                        type=PydanticCustomError(line["type"], "{msg}", {"msg": line["msg"]}),
-                        loc=("options", *line["loc"]),
-                        input=line["input"],
-                    )
-                    for line in error.errors()
-                ],
-            ) from error
+        check_options(self.task, self.engine, self.options)
         return self
+
+
+def check_options(task: str, engine: str, options: dict[str, Any]) -> None:
+    """Refuse an option that the task does not have, by its name; a plugin's handler does so."""
+    model = options_of(task, engine)
+    if model is None:
+        return
+    try:
+        model.model_validate(options)
+    except ValidationError as error:
+        raise ValidationError.from_exception_data(
+            "options",
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError(line["type"], "{msg}", {"msg": line["msg"]}),
+                    loc=("options", *line["loc"]),
+                    input=line["input"],
+                )
+                for line in error.errors()
+            ],
+        ) from error

@@ -65,7 +65,9 @@ class StagingArea:
                 if _identity(directory) == before:
                     return model
         raise NotFoundError(
-            f"No model {local_name!r} in the staging area", field="local_model_name"
+            f"No model {local_name!r} in the staging area",
+            field="local_model_name",
+            code="model_not_staged",
         )
 
     def remove(self, local_name: str, token: CancelToken) -> None:

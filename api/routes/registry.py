@@ -12,6 +12,7 @@ from api.documented import CONFLICT, NOT_FOUND
 from api.services import Provided
 from api.views import Message, ModelsHealth, VersionView
 from shared.lakefs.types import Repository
+from shared.registry import Cause
 from shared.requests import RegisteredName, Stage, Version
 
 router = APIRouter(prefix="/models", tags=["registry"])
@@ -26,6 +27,23 @@ class StageTransition(BaseModel):
     version: Version
     stage: Stage
     archive_existing_versions: bool = False
+
+
+class StageRollback(BaseModel):
+    """A stage that goes back to the version that had it before."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    model_name: RegisteredName
+    stage: Literal["production", "staging"]
+    #: Refuse unless the stage stands for this version now.
+    from_version: Version | None = None
+
+
+class RolledBack(Message):
+    """Which version has the stage again."""
+
+    version: str
 
 
 @router.get("/local", summary="Models in the staging area")
@@ -109,6 +127,38 @@ def transition_stage(
         archive_existing=request.archive_existing_versions,
     )
     return Message(message=f"{request.model_name} version {request.version} is now {request.stage}")
+
+
+@router.post("/rollback_stage", summary="Give a stage back to the version that had it before")
+def rollback_stage(
+    services: Provided,
+    request: Annotated[
+        StageRollback,
+        Body(
+            openapi_examples={
+                "back": {"value": {"model_name": "smollm", "stage": "production"}},
+                "once": {
+                    "value": {"model_name": "smollm", "stage": "production", "from_version": "3"}
+                },
+            }
+        ),
+    ],
+) -> RolledBack:
+    """Take the last transition back at once, and archive the newer versions in the stage.
+
+    Called again it goes back further, `from_version` keeps a repeated call from that; 409 if no
+    earlier version is known.
+    """
+    version = services.registry.roll_back(
+        request.model_name,
+        request.stage,
+        cause=Cause("rollback"),
+        from_version=request.from_version,
+    ).version
+    return RolledBack(
+        message=f"{request.model_name} {request.stage} is back at version {version}",
+        version=version,
+    )
 
 
 @router.get("/stats", summary="Counts of registered models")

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 from shared.errors import ConflictError, NoServableVersionError, NotFoundError
 from shared.models import LakeFSLocation, ModelVersion
 from shared.registry.client import Client
-from shared.registry.queries import Queries, missing_version
+from shared.registry.history import Cause
+from shared.registry.queries import Queries
 from shared.registry.resolutions import Epoch, LocalEpoch, Resolutions
-from shared.registry.stages import SERVABLE, SetAlias, SetStage, plan
-from shared.registry.versions import model_version, stage_of
+from shared.registry.stages import SERVABLE
+from shared.registry.transitions import Transitions
+from shared.registry.versions import model_version
 from shared.settings import MLflowSettings
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
+
+#: A change that is made at once, without a job or a key.
+TRANSITION = Cause()
 
 
 class ModelRegistry:
@@ -26,6 +31,7 @@ class ModelRegistry:
         """``epoch`` is what processes share so that a transition in one is seen by all."""
         self._client = Client(settings)
         self._queries = Queries(self._client)
+        self._transitions = Transitions(self._client, self._queries)
         self._resolutions = Resolutions(settings.resolution_cache_seconds, epoch or LocalEpoch())
 
     def health(self) -> float:
@@ -67,13 +73,33 @@ class ModelRegistry:
         return self._get(name, made[0])
 
     def set_stage(
-        self, name: str, version: str, stage: str, *, archive_existing: bool = False
+        self,
+        name: str,
+        version: str,
+        stage: str,
+        *,
+        archive_existing: bool = False,
+        cause: Cause = TRANSITION,
     ) -> ModelVersion:
         """Give a version a stage; with ``archive_existing``, archive the others that have it."""
         try:
-            self._transition(name, version, stage, archive_existing=archive_existing)
-            # Another transition may have come between: look at the aliases again.
-            self._transition(name, version, None, archive_existing=False)
+            self._transitions.set_stage(
+                name, version, stage, cause, archive_existing=archive_existing
+            )
+        finally:
+            self._resolutions.forget()
+        return self._get(name, version)
+
+    def roll_back(
+        self, name: str, stage: str, *, cause: Cause, from_version: str | None = None
+    ) -> ModelVersion:
+        """Give a stage back to the version that had it before; raise ConflictError without one.
+
+        With ``from_version`` only if the stage still stands for that one, so that a call that is
+        repeated does not go back further.
+        """
+        try:
+            version = self._transitions.roll_back(name, stage, cause, from_version)
         finally:
             self._resolutions.forget()
         return self._get(name, version)
@@ -143,31 +169,6 @@ class ModelRegistry:
     def _delete(self, name: str, version: str) -> None:
         with suppress(NotFoundError):
             self._client.call(lambda mlflow: mlflow.delete_model_version(name, version))
-
-    def _transition(
-        self, name: str, version: str, stage: str | None, *, archive_existing: bool
-    ) -> None:
-        """Do what gives a version a stage, or keeps its own, and aliases their places."""
-        aliases = self._queries.aliases(name)
-        found = {str(each.version): stage_of(each) for each in self._queries.versions(name=name)}
-        if version not in found:
-            raise missing_version(name, version)
-        wanted = stage or found[version]
-        for write in plan(found, aliases, version, wanted, archive_existing=archive_existing):
-            self._apply(name, write)
-
-    def _apply(self, name: str, write: SetStage | SetAlias) -> None:
-        match write:
-            case SetStage(version, stage):
-                self._client.call(
-                    lambda mlflow: mlflow.set_model_version_tag(name, version, "stage", stage)
-                )
-            case SetAlias(alias, None):
-                self._client.call(lambda mlflow: mlflow.delete_registered_model_alias(name, alias))
-            case SetAlias(alias, str(target)):
-                self._client.call(
-                    lambda mlflow: mlflow.set_registered_model_alias(name, alias, target)
-                )
 
 
 def _own(version: "MLflowVersion") -> ModelVersion:

@@ -29,6 +29,9 @@ class SetAlias:
     version: str | None
 
 
+Write = SetStage | SetAlias
+
+
 def newest(stages: Mapping[str, str], stage: str) -> str | None:
     """Return the highest version that has a stage."""
     return max((version for version in stages if stages[version] == stage), key=int, default=None)
@@ -41,15 +44,31 @@ def plan(
     stage: str,
     *,
     archive_existing: bool,
-) -> Iterator[SetStage | SetAlias]:
-    """Yield the writes, in their order; ``stages`` has every version of the model."""
+) -> Iterator[Write]:
+    """Yield the writes that give a version a stage; ``stages`` has every version of the model."""
     wanted = {**stages, version: stage}
     if archive_existing and stage in SERVABLE:
         wanted |= dict.fromkeys(
             (other for other in stages if other != version and stages[other] == stage), "archived"
         )
-    if stages[version] != stage:
-        yield SetStage(version, stage)
+    yield from _writes(stages, aliases, version, wanted)
+
+
+def plan_rollback(
+    stages: Mapping[str, str], aliases: Mapping[str, str], version: str, stage: str
+) -> Iterator[Write]:
+    """Yield the writes that make a stage stand for a version; newer ones in it are archived."""
+    newer = (other for other in stages if stages[other] == stage and int(other) > int(version))
+    wanted = {**stages, version: stage} | dict.fromkeys(newer, "archived")
+    yield from _writes(stages, aliases, version, wanted)
+
+
+def _writes(
+    stages: Mapping[str, str], aliases: Mapping[str, str], version: str, wanted: Mapping[str, str]
+) -> Iterator[Write]:
+    """Yield what leads from one to the other, in its order; ``version`` goes first."""
+    if stages[version] != wanted[version]:
+        yield SetStage(version, wanted[version])
     targets = {alias: newest(wanted, alias) for alias in SERVABLE}
     for alias, target in targets.items():
         if target is not None and aliases.get(alias) != target:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from shared.errors import InvalidInputError
 from shared.models import LakeFSLocation, ModelVersion
+from shared.registry.history import PREFIX, read_history
 from shared.tasks import NAME_PATTERN
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def stage_of(version: "MLflowVersion") -> str:
 
 def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVersion | None:
     """Return a version; None for one that another client registered without task and engine."""
-    tags = dict(version.tags)
+    tags = {name: text for name, text in version.tags.items() if not name.startswith(PREFIX)}
     task, engine = tags.get("inference_task", ""), tags.get("engine", "")
     if not all(re.fullmatch(NAME_PATTERN, name) for name in (task, engine)):
         return None
@@ -38,6 +39,7 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
         updated_at_ms=version.last_updated_timestamp or 0,
         aliases=tuple(sorted(aliases)),
         tags=tags,
+        history=read_history(version.tags),
     )
 
 

@@ -1,5 +1,6 @@
 """The registry keeps its rules on a real MLflow server, and any MLflow client sees them."""
 
+import json
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.models import LakeFSLocation, ModelVersion
-from shared.registry import ModelRegistry
+from shared.registry import Cause, ModelRegistry
 from shared.settings import MLflowSettings
 from shared.tasks import Engine, Task
 from tests.processes import free_port
@@ -131,7 +132,7 @@ def test_a_transition_cut_short_is_healed_by_repeating_it(
     create("production")
     create("production")
     create()
-    apply = registry._apply
+    apply = registry._transitions._apply
     for writes in range(4):
         left = [None] * writes
 
@@ -141,11 +142,11 @@ def test_a_transition_cut_short_is_healed_by_repeating_it(
             left.pop()
             apply(*write)
 
-        monkeypatch.setattr(registry, "_apply", die)
+        monkeypatch.setattr(registry._transitions, "_apply", die)
         with pytest.raises(KeyboardInterrupt):
             registry.set_stage(name, "3", "production", archive_existing=True)
         assert registry.resolve(name).stage == "production"
-        monkeypatch.setattr(registry, "_apply", apply)
+        monkeypatch.setattr(registry._transitions, "_apply", apply)
         promoted = registry.set_stage(name, "3", "production", archive_existing=True)
         assert promoted.aliases == ("production",)
         assert stages(registry, name) == {"3": "production", "2": "archived", "1": "archived"}
@@ -270,3 +271,123 @@ def test_a_dead_server_is_unavailable_within_seconds(dead_registry: ModelRegistr
         dead_registry.resolve("any")
     assert error.value.specific_code == "mlflow_unavailable"
     assert "secret" not in error.value.detail
+
+
+def audit(registry: ModelRegistry, name: str) -> dict[str, list[tuple[str, str, str]]]:
+    return {
+        each.version: [(change.from_stage, change.to_stage, change.kind) for change in each.history]
+        for each in registry.versions(name, all_version=True)
+    }
+
+
+def test_a_rollback_gives_the_stage_back_for_any_client(
+    registry: ModelRegistry, client: mlflow.MlflowClient, create: Create, name: str
+) -> None:
+    create("production")
+    registry.set_stage(name, create().version, "production", archive_existing=True)
+    assert registry.resolve(name).version == "2"
+    back = registry.roll_back(name, "production", cause=Cause("rollback", key_id="key-a"))
+    assert (back.version, back.aliases) == ("1", ("production",))
+    assert registry.resolve(name).version == "1", "no older resolution is remembered"
+    assert client.get_model_version_by_alias(name, "production").version == "1"
+    assert stages(registry, name) == {"2": "archived", "1": "production"}
+    assert audit(registry, name) == {
+        "1": [
+            ("none", "production", "transition"),
+            ("production", "archived", "archive"),
+            ("archived", "production", "rollback"),
+        ],
+        "2": [("none", "production", "transition"), ("production", "archived", "archive")],
+    }
+    assert [change.key_id for change in back.history] == ["", "", "key-a"]
+    with pytest.raises(ConflictError) as none_before:
+        registry.roll_back(name, "production", cause=Cause("rollback"))
+    assert none_before.value.specific_code == "no_earlier_version"
+
+
+def test_a_rollback_that_is_repeated_goes_back_once_if_it_says_from_where(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    for _ in range(3):
+        create("production")
+    back = registry.roll_back(name, "production", cause=Cause("rollback"), from_version="3")
+    assert back.version == "2"
+    with pytest.raises(ConflictError, match="at version 2, not at version 3") as moved:
+        registry.roll_back(name, "production", cause=Cause("rollback"), from_version="3")
+    assert moved.value.specific_code == "stage_moved"
+    assert registry.roll_back(name, "production", cause=Cause("rollback")).version == "1"
+    assert stages(registry, name) == {"3": "archived", "2": "archived", "1": "production"}
+
+
+def test_the_audit_trail_is_read_in_mlflow_and_bounded(
+    registry: ModelRegistry,
+    client: mlflow.MlflowClient,
+    create: Create,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.registry.transitions.KEPT", 4)
+    create()
+    for number in range(7):
+        registry.set_stage(name, "1", ("staging", "none")[number % 2])
+        history = registry.resolve(name, version="1").history
+        assert len(history) == min(number + 1, 4)
+    tags = client.get_model_version(name, "1").tags
+    kept = sorted(tag for tag in tags if tag.startswith("stage_history."))
+    assert len(kept) == 4
+    last = json.loads(tags[kept[-1]])
+    assert last == {
+        "from": "none",
+        "to": "staging",
+        "kind": "transition",
+        "job_id": "",
+        "key_id": "",
+    }
+    version = registry.resolve(name, version="1")
+    assert version.tags == TAGS | {"stage": "staging", "job_id": version.tags["job_id"]}
+
+
+def test_a_job_changes_a_stage_once_and_undoes_nothing_that_came_after(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    create()
+    cause = Cause("register", "job-a", "key-a")
+    for _ in range(2):
+        registry.set_stage(name, "1", "production", cause=cause)
+    assert audit(registry, name) == {"1": [("none", "production", "register")]}
+    registry.set_stage(name, "1", "archived")
+    assert registry.set_stage(name, "1", "production", cause=cause).stage == "archived"
+    assert len(registry.resolve(name, version="1").history) == 2
+
+
+def test_a_job_cut_short_after_writing_its_change_down_does_it(
+    registry: ModelRegistry, create: Create, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create()
+    cause = Cause("register", "job-a")
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    apply = registry._transitions._apply
+    monkeypatch.setattr(registry._transitions, "_apply", die)
+    with pytest.raises(KeyboardInterrupt):
+        registry.set_stage(name, "1", "production", cause=cause)
+    monkeypatch.setattr(registry._transitions, "_apply", apply)
+    assert registry.set_stage(name, "1", "production", cause=cause).stage == "production"
+    assert audit(registry, name) == {"1": [("none", "production", "register")]}
+
+
+def test_transitions_at_once_lose_nothing_of_the_audit_trail(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    create()
+    create()
+    wishes = [("1", "staging"), ("1", "production"), ("2", "production"), ("2", "staging")]
+    with ThreadPoolExecutor(len(wishes)) as pool:
+        list(pool.map(lambda wish: registry.set_stage(name, *wish), wishes))
+    written = audit(registry, name)
+    for version, found in stages(registry, name).items():
+        ends = {to for _, to, _ in written[version]}
+        assert ends == {"staging", "production"}
+        assert found in ends

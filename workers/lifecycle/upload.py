@@ -23,6 +23,7 @@ from shared.errors import (
     InvalidInputError,
     LeaseLostError,
     LifecycleError,
+    NotFoundError,
     RequestError,
     UnavailableError,
 )
@@ -71,6 +72,7 @@ class Upload:
             model = self._staging.open(request.local_model_name)
             if not model.files:
                 raise InvalidInputError(f"{model.name!r} has no files", field="local_model_name")
+            _check_revision(request, model)
             self._store.ensure_branch(repo, own, source=target)
             counts = self._prepare(context, request, model)
         context.check()
@@ -133,6 +135,17 @@ def _may_run_again(job: Job, error: LifecycleError) -> bool:
     if isinstance(error, DrainingError | LeaseLostError):
         return True
     return error.retryable and job.attempts < job.max_attempts
+
+
+def _check_revision(request: UploadRequest, model: StagedModel) -> None:
+    """Refuse a model that is staged at another commit than the one that was asked for."""
+    if request.revision not in {None, model.revision}:
+        raise NotFoundError(
+            f"{model.name!r} is staged at {model.revision or 'no commit of a hub'}, "
+            f"not at {request.revision}",
+            field="revision",
+            code="model_not_staged",
+        )
 
 
 def _message(model: StagedModel) -> str:
