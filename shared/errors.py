@@ -18,6 +18,7 @@ LifecycleError
 │   └── CrashedError               the job took its worker down more often than is allowed
 ├── TransientError                 may pass; the runner tries again with backoff
 │   ├── UnavailableError           a store or a service does not answer
+│   │   └── HostLostError          only a host that is gone could do it
 │   ├── RateLimitedError           the caller calls too often
 │   ├── QueueFullError             too much waits already; nothing was accepted
 │   └── OutOfMemoryError           no memory for the model or the request now
@@ -224,6 +225,12 @@ class UnavailableError(TransientError):
     """A store or a service does not answer, or answers that it cannot."""
 
     code = "unavailable"
+
+
+class HostLostError(UnavailableError):
+    """What the job needs is on a host that has no worker any more."""
+
+    code = "host_lost"
 
 
 class RateLimitedError(TransientError):

@@ -34,6 +34,12 @@ def uploads_of(host_id: str) -> str:
     return f"{UPLOADS}.{host_id}"
 
 
+def host_of(queue: str) -> str | None:
+    """Return the only host whose workers consume a queue; None for queues of all hosts."""
+    host = queue.removeprefix(f"{UPLOADS}.")
+    return None if host == queue else host
+
+
 def celery_app(settings: Settings, kind: str) -> Celery:
     """Return a process' Celery app; ``kind`` (front, cpu, gpu) keeps their unacked keys apart.
 

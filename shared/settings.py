@@ -290,6 +290,12 @@ class WorkerSettings(Group):
         "although the broker answers, gives its jobs back and ends, for a supervisor to start "
         "another.",
     )
+    host_lost_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="An upload that has waited for this long for the one host that has its files, "
+        "while no worker is alive there, fails as `host_lost`; an import downloads them again.",
+    )
 
 
 class InferenceSettings(Group):

@@ -28,6 +28,7 @@ from workers.alone import Alone
 from workers.drain import Drain
 from workers.hearing import Hearing
 from workers.heartbeat import Heartbeat
+from workers.lost_hosts import LostHosts
 from workers.quarantine import Quarantine, own_command
 from workers.reconciler import Reconciler
 from workers.runner import JobFailedError, Runner, Work
@@ -63,7 +64,8 @@ class Worker:
         runner = Runner(
             self.name, ledger, self._heartbeat, self._works, settings.ledger, quarantine
         )
-        self._reconciler = Reconciler(ledger, self._queue, settings.ledger)
+        lost_hosts = LostHosts(ledger, self._presence, settings.worker.host_lost_seconds)
+        self._reconciler = Reconciler(ledger, self._queue, lost_hosts, settings.ledger)
         self._drain = Drain(
             self.name,
             ledger,
@@ -140,7 +142,7 @@ class Worker:
             return inference_works(self.settings, registry)
         from workers.lifecycle.works import lifecycle_works  # noqa: PLC0415
 
-        return lifecycle_works(self.settings, registry, placement), dict
+        return lifecycle_works(self.settings, self._ledger, registry, placement), dict
 
     def _start(self, consumer: object) -> None:
         self._hearing.attach(consumer)

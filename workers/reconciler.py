@@ -11,6 +11,7 @@ from shared.errors import UnavailableError
 from shared.ledger import Hint, Ledger, Reconciliation
 from shared.queue import Queue
 from shared.settings import LedgerSettings
+from workers.lost_hosts import LostHosts
 
 log = structlog.get_logger()
 
@@ -18,9 +19,12 @@ log = structlog.get_logger()
 class Reconciler:
     """Compares the ledger with the clock and with the queue."""
 
-    def __init__(self, ledger: Ledger, queue: Queue, settings: LedgerSettings) -> None:
+    def __init__(
+        self, ledger: Ledger, queue: Queue, lost_hosts: LostHosts, settings: LedgerSettings
+    ) -> None:
         self._ledger = ledger
         self._queue = queue
+        self._lost_hosts = lost_hosts
         self._settings = settings
         self._stopped = threading.Event()
 
@@ -55,6 +59,7 @@ class Reconciler:
             # What the broker still holds is not lost: it waits for a worker.
             held = self._queue.hinted(queue)
             self._queue.publish([hint for hint in those if hint.id not in held])
+            self._lost_hosts.give_up(queue, those)
         return found
 
     def stop(self) -> None:

@@ -10,6 +10,7 @@ from api.documented import JOB_ANSWERS
 from api.served import check_served
 from api.services import Provided, Services
 from api.waiting import Waiting
+from shared.import_request import ImportRequest
 from shared.jobs import JobKind
 from shared.ledger import NewJob
 from shared.queue import DOWNLOADS, REGISTRATIONS, UPLOADS, uploads_of
@@ -129,6 +130,57 @@ async def register_ollama(
     """Make a model that Ollama has a version in MLflow, and give it a stage if asked."""
     name = request.registered_name or request.local_model_name
     job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, name)
+    return await services.submission.submit(job, wait)
+
+
+@router.post(
+    "/import",
+    summary="Take a model all the way to a stage",
+    responses=JOB_ANSWERS,
+    status_code=202,
+)
+async def import_model(
+    services: Provided,
+    wait: Waiting,
+    request: Annotated[
+        ImportRequest,
+        Body(
+            openapi_examples={
+                "huggingface": {
+                    "value": {
+                        **SMOL,
+                        "registered_name": "smollm",
+                        "task": "text-generation",
+                        "stage": "production",
+                        "archive_existing_versions": True,
+                        "smoke_test": {
+                            "data": {"inputs": "The capital of France is"},
+                            "options": {"max_new_tokens": 8, "do_sample": False},
+                            "expect_contains": "Paris",
+                        },
+                    }
+                },
+                "ollama": {
+                    "value": {
+                        "model_source": "ollama",
+                        "model_name": "qwen3:0.6b",
+                        "registered_name": "qwen",
+                        "task": "text-generation",
+                        "stage": "staging",
+                    }
+                },
+            }
+        ),
+    ],
+) -> Response:
+    """Download, upload, register, try and stage a model in one job, with a child for each step.
+
+    The version gets its stage last, after its smoke test. A retried import goes on at the step
+    that failed.
+    """
+    await run_in_threadpool(check_served, services.presence, request.task, request.engine)
+    # Between its children it only looks at what is done: work as light as a registration.
+    job = _job(services, JobKind.IMPORT, request, REGISTRATIONS, request.model_name)
     return await services.submission.submit(job, wait)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from shared.errors import UnsupportedTaskError
 from shared.models import ModelVersion
 from shared.ollama import OllamaDetails, OllamaModel, OllamaServer
-from shared.registry import ModelRegistry
+from shared.registry import Cause, ModelRegistry
 from shared.requests import DownloadRequest, RegisterOllamaRequest
 from shared.tasks import Engine, Task
 from workers.context import JobContext
@@ -68,7 +68,12 @@ class RegisterOllama:
             context.job.id,
         )
         if request.stage is not None:
-            version = self._registry.set_stage(version.name, version.version, request.stage)
+            version = self._registry.set_stage(
+                version.name,
+                version.version,
+                request.stage,
+                cause=Cause("register", context.job.id, context.job.submitter),
+            )
         return _result(version)
 
 

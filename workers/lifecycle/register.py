@@ -8,7 +8,7 @@ from shared.errors import InvalidInputError, ModelLoadError, UnsupportedTaskErro
 from shared.lakefs.store import LakeFSStore
 from shared.lakefs.types import Commit
 from shared.models import LakeFSLocation, StoredFile
-from shared.registry import ModelRegistry
+from shared.registry import Cause, ModelRegistry
 from shared.requests import RegisterRequest
 from shared.tasks import BUILT_IN_TASKS, Engine
 from workers.context import JobContext
@@ -53,6 +53,7 @@ class Register:
                 version.version,
                 request.stage,
                 archive_existing=request.archive_existing_versions,
+                cause=Cause("register", context.job.id, context.job.submitter),
             )
         return {
             "name": version.name,

@@ -5,13 +5,15 @@ from typing import Any
 from shared.hub import Hub
 from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
-from shared.ledger import Placement
+from shared.ledger import Ledger, Placement
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from shared.staging import StagingArea
 from workers.context import JobContext
 from workers.lifecycle.download import Download
+from workers.lifecycle.import_job import Import
+from workers.lifecycle.import_steps import Steps
 from workers.lifecycle.ollama import OllamaPull, RegisterOllama
 from workers.lifecycle.register import Register
 from workers.lifecycle.upload import Upload
@@ -19,13 +21,14 @@ from workers.runner import Work
 
 
 def lifecycle_works(
-    settings: Settings, registry: ModelRegistry, placement: Placement
+    settings: Settings, ledger: Ledger, registry: ModelRegistry, placement: Placement
 ) -> dict[JobKind, Work]:
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage)
     store = LakeFSStore(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
     from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
+    steps = Steps(placement, settings.inference.max_seconds)
     of_lakefs, of_ollama = Register(registry, store), RegisterOllama(registry, ollama)
 
     def download(context: JobContext) -> dict[str, Any]:
@@ -42,4 +45,5 @@ def lifecycle_works(
         JobKind.DOWNLOAD: download,
         JobKind.UPLOAD: Upload(store, staging, settings.lakefs),
         JobKind.REGISTER: register,
+        JobKind.IMPORT: Import(ledger, steps, registry),
     }
