@@ -64,7 +64,8 @@ def next_step(
 
 
 def _is_gone(child: Job) -> bool:
-    return child.state is JobState.FAILED and bool(child.error) and child.error.code in GONE
+    code = child.error.code if child.error else None
+    return child.state is JobState.FAILED and code in GONE
 
 
 def _downloads(children: Sequence[Job]) -> int:
