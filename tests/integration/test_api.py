@@ -100,6 +100,20 @@ def test_same_idempotency_key_gives_the_same_job(client: TestClient) -> None:
             {"repo_name": "repo", "local_model_name": "../../etc"},
             "local_model_name",
         ),
+        ("/models/import", DOWNLOAD | {"task": "asr"}, "registered_name"),
+        (
+            "/models/import",
+            DOWNLOAD | {"task": "telepathy", "registered_name": "m"},
+            "task",
+        ),
+        (
+            "/models/import",
+            DOWNLOAD
+            | {"task": "asr", "registered_name": "m"}
+            | {"smoke_test": {"data": {}, "options": {"warmth": 1}}},
+            "smoke_test.options.warmth",
+        ),
+        ("/models/rollback_stage", {"model_name": "m", "stage": "archived"}, "stage"),
         ("/models/transition_stage", {"model_name": "m", "version": "1", "stage": "gold"}, "stage"),
         ("/inference/infer", INFER | {"task": "telepathy"}, "task"),
         ("/inference/infer", INFER | {"engine": "steam"}, "engine"),

@@ -377,3 +377,13 @@ def test_a_model_that_is_not_staged_is_refused(
     (staging.root / MODEL).mkdir(parents=True)
     with pytest.raises(InvalidInputError, match="no files"):
         upload(begin(new_run, repo).context)
+
+
+def test_a_model_that_is_staged_at_another_revision_is_refused(
+    upload: Upload, staging: StagingArea, store: LakeFSStore, new_run: NewRun, repo: str
+) -> None:
+    stage(staging, FILES, "b" * 40)
+    with pytest.raises(NotFoundError, match="not at aaaa") as refused:
+        upload(begin(new_run, repo, revision="a" * 40).context)
+    assert refused.value.specific_code == "model_not_staged"
+    assert upload(begin(new_run, repo, revision="b" * 40).context)["commit_id"]
