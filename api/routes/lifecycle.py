@@ -6,7 +6,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
+from api.callers import Calling
 from api.documented import JOB_ANSWERS
+from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
 from api.waiting import Waiting
@@ -141,6 +143,7 @@ async def register_ollama(
 )
 async def import_model(
     services: Provided,
+    caller: Calling,
     wait: Waiting,
     request: Annotated[
         ImportRequest,
@@ -179,6 +182,9 @@ async def import_model(
     that failed.
     """
     await run_in_threadpool(check_served, services.presence, request.task, request.engine)
+    if request.smoke_test is not None:
+        data = request.smoke_test.data
+        await run_in_threadpool(check_files, services.files, caller.submitter, data)
     # Between its children it only looks at what is done: work as light as a registration.
     job = _job(services, JobKind.IMPORT, request, REGISTRATIONS, request.model_name)
     return await services.submission.submit(job, wait)

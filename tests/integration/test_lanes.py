@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from shared.jobs import JobKind, JobState
-from shared.ledger import Hint, Ledger, connect
+from shared.ledger import Hint, Ledger, Presence, connect
 from shared.settings import LedgerSettings, RedisSettings
 from tests.integration.workplace import Workplace, download
 from tests.processes import wait_until
+from workers.lost_hosts import LostHosts
 from workers.reconciler import Reconciler
 
 WINDOW, SLOTS = 8, 4
@@ -133,7 +134,8 @@ def test_flower_sees_the_job_by_its_own_id_and_name(place: Workplace) -> None:
 
 def test_lost_hints_are_published_again_and_held_ones_are_not(place: Workplace) -> None:
     waiting = batch(place.ledger, 3 * WINDOW)
-    reconciler = Reconciler(place.ledger, place.queue, place.settings)
+    lost_hosts = LostHosts(place.ledger, Presence(place.client, place.settings), 60)
+    reconciler = Reconciler(place.ledger, place.queue, lost_hosts, place.settings)
 
     def looked_at() -> bool:
         return bool(reconciler.reconcile().hints)

@@ -6,7 +6,7 @@ import pytest
 import redis
 
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Ledger, NewJob, Presence, WorkerInfo
+from shared.ledger import Hint, Ledger, NewJob, Presence, WorkerInfo
 from shared.queue import UPLOADS, uploads_of
 from shared.settings import LedgerSettings
 from workers.lost_hosts import LostHosts
@@ -29,14 +29,20 @@ def queued(ledger: Ledger) -> Callable[[str], Job]:
     return accept
 
 
+def is_given_up(ledger: Ledger, presence: Presence, job: Job, patience_seconds: float = -1) -> bool:
+    """Return whether a job that waits is failed for its host."""
+    hint = Hint(job.id, job.kind, job.model, job.queue, job.priority)
+    LostHosts(ledger, presence, patience_seconds).give_up(job.queue, [hint])
+    return ledger.get(job.id).state is JobState.FAILED
+
+
 def test_the_upload_of_a_lost_host_fails_and_says_so(
     ledger: Ledger, presence: Presence, queued: Callable[[str], Job]
 ) -> None:
     job = queued(uploads_of("gone"))
-    assert not LostHosts(ledger, presence, 60).gives_up(job), "the host may come back"
-    assert LostHosts(ledger, presence, -1).gives_up(job)
+    assert not is_given_up(ledger, presence, job, 60), "the host may come back"
+    assert is_given_up(ledger, presence, job)
     ended = ledger.get(job.id)
-    assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert (ended.error.code, ended.error.retryable) == ("host_lost", True)
     assert "'gone'" in ended.error.detail
@@ -47,10 +53,10 @@ def test_jobs_that_somebody_can_do_are_left(
 ) -> None:
     presence.announce(WorkerInfo("cpu@here", "cpu", "here", {}))
     presence.announce(WorkerInfo("gpu@there", "gpu", "there", {}))
-    hosts = LostHosts(ledger, presence, -1)
-    assert not hosts.gives_up(queued(uploads_of("here")))
-    assert not hosts.gives_up(queued(UPLOADS))
-    assert hosts.gives_up(queued(uploads_of("there"))), "a GPU worker uploads nothing"
+    assert not is_given_up(ledger, presence, queued(uploads_of("here")))
+    assert not is_given_up(ledger, presence, queued(UPLOADS))
+    there = queued(uploads_of("there"))
+    assert is_given_up(ledger, presence, there), "a GPU worker uploads nothing"
 
 
 def test_a_job_that_was_claimed_meanwhile_is_left(
@@ -58,5 +64,5 @@ def test_a_job_that_was_claimed_meanwhile_is_left(
 ) -> None:
     job = queued(uploads_of("gone"))
     ledger.claim(job.id, "cpu@gone")
-    assert not LostHosts(ledger, presence, -1).gives_up(job)
+    assert not is_given_up(ledger, presence, job)
     assert ledger.get(job.id).state is JobState.RUNNING
