@@ -7,6 +7,7 @@ import humanize
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict
 
+from api.callers import Calling
 from api.components import probe_all
 from api.documented import CONFLICT, NOT_FOUND
 from api.services import Provided
@@ -108,6 +109,7 @@ def registered_versions(
 @router.post("/transition_stage", summary="Give a version a stage", responses=NOT_FOUND | CONFLICT)
 def transition_stage(
     services: Provided,
+    caller: Calling,
     request: Annotated[
         StageTransition,
         Body(
@@ -125,13 +127,19 @@ def transition_stage(
         request.version,
         request.stage,
         archive_existing=request.archive_existing_versions,
+        cause=Cause("transition", key_id=caller.id),
     )
     return Message(message=f"{request.model_name} version {request.version} is now {request.stage}")
 
 
-@router.post("/rollback_stage", summary="Give a stage back to the version that had it before")
+@router.post(
+    "/rollback_stage",
+    summary="Give a stage back to the version that had it before",
+    responses=NOT_FOUND | CONFLICT,
+)
 def rollback_stage(
     services: Provided,
+    caller: Calling,
     request: Annotated[
         StageRollback,
         Body(
@@ -152,7 +160,7 @@ def rollback_stage(
     version = services.registry.roll_back(
         request.model_name,
         request.stage,
-        cause=Cause("rollback"),
+        cause=Cause("rollback", key_id=caller.id),
         from_version=request.from_version,
     ).version
     return RolledBack(
