@@ -14,13 +14,12 @@ from tests.chaos.run import Options, run
 
 OPTIONS = Options(
     # Of the seeds one whose faults start torch again only once: that is what takes time.
-    seed=8040,
+    seed=1105,
     seconds=22,
     jobs=70,
     faults=18,
-    lease_seconds=4,
+    lease_seconds=8,
     quiet_seconds=240,
-    env=(("LEDGER_MAX_CRASHES", "2"), ("WORKER_DRAIN_SECONDS", "2")),
 )
 
 
