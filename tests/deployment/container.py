@@ -81,16 +81,20 @@ class Container:
 
     def is_healthy(self) -> bool:
         """Ask for its health once."""
-        done = subprocess.run(
-            self._found(self.health_check),
+        return self.execute(self.health_check).returncode == 0
+
+    def execute(self, words: list[str]) -> "subprocess.CompletedProcess[str]":
+        """Run another command beside its own."""
+        return subprocess.run(
+            self._found(words),
             cwd=self._directory,
             env=self.env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
+            text=True,
             timeout=60,
             check=False,
         )
-        return done.returncode == 0
 
     def stop(self) -> float:
         """Stop it as the engine does, and return the seconds that it took."""

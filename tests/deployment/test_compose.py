@@ -1,6 +1,7 @@
 """The compose file follows its specification, hangs together, and wants its secrets."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_the_example_names_every_variable_and_no_other() -> None:
 def test_the_example_holds_no_secret() -> None:
     assert {name: EXAMPLE[name] for name in SECRETS} == dict.fromkeys(SECRETS, "")
     assert EXAMPLE["HF_TOKEN"] == EXAMPLE["S3_SECRET_ACCESS_KEY"] == ""
+
+
+def test_the_documented_commands_fill_in_every_secret(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / ".env.example", tmp_path)
+    page = (REPOSITORY / "docs/deployment.md").read_text()
+    commands = page.split("```bash\n")[1].split("docker compose")[0]
+    subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True)
+    filled = {name: value or "" for name, value in dotenv_values(tmp_path / ".env").items()}
+    assert {name for name in filled if filled[name] != EXAMPLE[name]} == set(SECRETS)
+    assert interpolated(raw(), filled)
 
 
 def test_the_examples_values_are_the_defaults() -> None:
@@ -185,7 +196,8 @@ def test_every_variable_of_the_platform_is_a_setting() -> None:
         for group in Settings().__dict__.values()
         for field in type(group).model_fields
     }
-    # Read by MLflow's own client; and the first of the API's keys.
-    known |= {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "API_ADMIN_KEY"}
+    # Read by MLflow's own client, and by the command line.
+    known |= {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
+    known |= {"LIFECYCLE_API_URL", "LIFECYCLE_API_KEY"}
     for name in ("api", "worker-cpu", "worker-gpu", "worker-inference"):
         assert set(services()[name].environment) <= known, name

@@ -194,6 +194,14 @@ def test_a_model_goes_from_a_hub_to_an_answer(api: httpx.Client) -> None:
     assert answer["generated_text"]
 
 
+def test_the_command_line_is_in_the_fronts_image(
+    api: httpx.Client, containers: dict[str, Container]
+) -> None:
+    done = containers["api"].execute(["lifecycle", "models", "ls"])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "first" in done.stdout
+
+
 def test_the_front_sees_what_the_worker_staged(api: httpx.Client) -> None:
     done(api, "/models/download", model_name=MODEL)
     assert [each["name"] for each in api.get("/models/local").json()] == [MODEL.replace("/", "_")]
