@@ -72,7 +72,9 @@ def interpolated(value: Any, variables: Mapping[str, str]) -> Any:
         return {key: interpolated(each, variables) for key, each in value.items()}
     if isinstance(value, list):
         return [interpolated(each, variables) for each in value]
-    return var_interpolate(value, dict(variables)) if isinstance(value, str) else value
+    if isinstance(value, str) and "$" in value:
+        return var_interpolate(value, dict(variables))
+    return value
 
 
 @cache
