@@ -48,8 +48,7 @@ def _wait(
         preferred = _WAIT.search(prefer or "")
         # A preference is not a demand: more than we hold is held for as long as we do.
         wait = min(float(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0
-    scoped_key = f"{caller.id}:{idempotency_key}" if idempotency_key else None
-    return Wait(wait, scoped_key, caller.id)
+    return Wait(wait, idempotency_key, caller.id)
 
 
 Waiting = Annotated[Wait, Depends(_wait)]
