@@ -74,12 +74,12 @@ class ImportRequest(DownloadRequest):
             fields = {"engine": Engine.OLLAMA.value} | fields
         return fields
 
-    @field_validator("revision", "allow_patterns", "ignore_patterns", "repo_name", "branch")
+    @field_validator("repo_name", "branch")
     @classmethod
-    def _not_of_ollama(cls, value: Any, info: ValidationInfo) -> Any:
-        if value is not None and info.data.get("model_source") == "ollama":
-            raise ValueError("models of Ollama have none: they stay with it, and name:tag says all")
-        return value
+    def _only_of_lakefs(cls, given: object, info: ValidationInfo) -> object:
+        if given is not None and info.data.get("model_source") == "ollama":
+            raise ValueError(f"models of Ollama have no {info.field_name}: they stay with it")
+        return given
 
     @field_validator("engine")
     @classmethod

@@ -13,6 +13,7 @@ from shared.requests import (
     JobRequest,
     RegisterOllamaRequest,
     RegisterRequest,
+    TimedRequest,
     UploadRequest,
 )
 from workers.lifecycle.import_plan import Results
@@ -77,9 +78,9 @@ def _part(request: ImportRequest, number: int) -> tuple[int, int]:
 
 
 def _download(request: ImportRequest) -> DownloadRequest:
-    return DownloadRequest.model_validate(
-        request.model_dump(include=set(DownloadRequest.model_fields))
-    )
+    # How long the import may take is kept by its children's deadlines.
+    fields = set(DownloadRequest.model_fields) - set(TimedRequest.model_fields)
+    return DownloadRequest.model_validate(request.model_dump(include=fields))
 
 
 def _upload(request: ImportRequest, downloaded: dict[str, Any]) -> UploadRequest:
