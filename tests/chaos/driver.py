@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from tests.chaos.schedule import Submission
+from tests.chaos.submissions import Submission
 
 Json = dict[str, Any]
 

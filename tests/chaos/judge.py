@@ -6,7 +6,8 @@ from typing import Any
 
 from tests.chaos.driver import Driver, Order
 from tests.chaos.incidents import Incidents
-from tests.chaos.schedule import ENDS, Submission
+from tests.chaos.schedule import ENDS
+from tests.chaos.submissions import Submission
 
 Json = dict[str, Any]
 
@@ -17,6 +18,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "mlflow_unavailable": ("mlflow",),
     "redis_unavailable": ("redis", "broker"),
     "insufficient_disk": ("staging", "snapshots"),
+    "smoke_test_failed": ("lakefs", "mlflow", "snapshots"),
 }
 #: A client tries a job again at most so often.
 MOST_RETRIES = 6
@@ -43,7 +45,9 @@ class Judge:
         if code == "crashed":
             struck = self._incidents.struck[job["job_id"]]
             return code if struck >= self._max_crashes else None
-        if error.get("retryable") and job["attempt"] < job["max_attempts"]:
+        # An import ends by the error of its step, which has used its own attempts.
+        spent = job["kind"] == "import" or job["attempt"] >= job["max_attempts"]
+        if error.get("retryable") and not spent:
             return None
         places = _PLACES.get(code, ())
         return code if any(self._incidents.hit(each, since, now) for each in places) else None

@@ -24,8 +24,9 @@ from tests.chaos.judge import Judge, retry_failed
 from tests.chaos.proxy import FaultyProxy, proxies
 from tests.chaos.recovery import recoveries
 from tests.chaos.report import RECOVERY_SECONDS, Report, summarize
-from tests.chaos.schedule import Catalog, Schedule, make_schedule
+from tests.chaos.schedule import Schedule, make_schedule
 from tests.chaos.stack import ChaosStack, small_disk
+from tests.chaos.submissions import Catalog
 from tests.chaos.world import Size, World
 from tests.processes import wait_until
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from embedded.hub.repository import publish
 from tests.chaos.misbehaviour import ENGINE, TASK
-from tests.chaos.schedule import Catalog
+from tests.chaos.submissions import Catalog
 from tests.platform import Platform
 from tests.tiny_models import tiny_llama
 

@@ -1,6 +1,7 @@
 """A seed decides everything that happens in a run of chaos."""
 
-from tests.chaos.schedule import POISON, Catalog, FaultKind, Schedule, make_schedule
+from tests.chaos.schedule import POISON, FaultKind, Schedule, make_schedule
+from tests.chaos.submissions import Catalog
 
 CATALOG = Catalog(
     unique="u",
