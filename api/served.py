@@ -1,27 +1,18 @@
-"""Which tasks and engines there are: the built-in ones, and what live GPU workers announce."""
+"""Which tasks and engines there are: the built-in ones, and what GPU workers announce."""
 
-from collections.abc import Iterable
-
-from shared.errors import InvalidInputError, UnavailableError, UnsupportedTaskError
-from shared.ledger import Presence, WorkerInfo
+from shared.errors import InvalidInputError, UnsupportedTaskError
+from shared.ledger import Presence
 from shared.tasks import BUILT_IN_ENGINES, BUILT_IN_TASKS
 
 
 def check_served(presence: Presence, task: str, engine: str) -> None:
-    """Refuse a task or an engine that is neither built in nor a plugin of a worker that is alive.
+    """Refuse a task or an engine that is neither built in nor a plugin that a worker announced.
 
-    Workers are looked at for plugins only, so what is built in is accepted without any. While no
-    GPU worker is alive nobody knows what the plugins are, and the client may ask again.
+    A plugin is remembered while its workers are away, as what is built in is: the job waits.
     """
     if task in BUILT_IN_TASKS and engine in BUILT_IN_ENGINES:
         return
-    workers = [worker for worker in presence.workers() if worker.kind == "gpu"]
-    if not workers:
-        raise UnavailableError(
-            f"no GPU worker is alive that could say whether there is a task {task!r} on {engine!r}",
-            code="no_gpu_worker",
-        )
-    served = _announced(workers)
+    served = _announced(presence)
     tasks = BUILT_IN_TASKS | {each for each, _ in served}
     engines = BUILT_IN_ENGINES | {each for _, each in served}
     if task not in tasks:
@@ -32,13 +23,12 @@ def check_served(presence: Presence, task: str, engine: str) -> None:
         raise UnsupportedTaskError(f"the engine {engine} does not do {task}", field="task")
 
 
-def _announced(workers: Iterable[WorkerInfo]) -> set[tuple[str, str]]:
+def _announced(presence: Presence) -> set[tuple[str, str]]:
     """Return task and engine of every handler, without the architecture that it may be made for."""
     served = set()
-    for worker in workers:
-        for handler in worker.status["inference"]["stats"]["handlers"]:
-            task, _, variant = handler.partition(":")
-            served.add((task, variant.partition(":")[0]))
+    for handler in presence.handlers():
+        task, _, variant = handler.partition(":")
+        served.add((task, variant.partition(":")[0]))
     return served
 
 

@@ -1,6 +1,7 @@
 """Which workers are alive, and what each last said of itself."""
 
 import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +23,21 @@ class WorkerInfo:
     status: dict[str, Any]
 
     @property
+    def handlers(self) -> list[str]:
+        """The handlers of a GPU worker, as ``task:engine`` or ``task:engine:architecture``."""
+        handlers: list[str] = self.status.get("inference", {}).get("stats", {}).get("handlers", [])
+        return handlers
+
+    @property
     def fault(self) -> str | None:
         """What is wrong with the worker, by its own word; None if nothing is."""
         if self.status.get("draining"):
             return None  # it consumes no more because it was told so
         return None if self.status.get("consuming", True) else "it does not consume its queues"
+
+
+#: Handlers are known for this long after the last worker that had them.
+HANDLERS_KEPT_SECONDS = 86400
 
 
 class Presence:
@@ -37,6 +48,8 @@ class Presence:
         self._prefix = f"{settings.prefix}:worker:"
         #: Names of all workers, so that nobody has to search all of Redis for them.
         self._names = f"{settings.prefix}:workers"
+        #: Handlers by when they were last announced.
+        self._handlers = f"{settings.prefix}:handlers"
         self._lifetime_ms = round(settings.lease_seconds * 1000)
 
     def announce(self, worker: WorkerInfo) -> None:
@@ -46,6 +59,8 @@ class Presence:
             pipe = self._redis.pipeline(transaction=False)
             pipe.set(self._prefix + worker.name, value, px=self._lifetime_ms)
             pipe.sadd(self._names, worker.name)
+            if worker.handlers:
+                pipe.zadd(self._handlers, dict.fromkeys(worker.handlers, time.time()))
             pipe.execute()
 
     def leave(self, name: str) -> None:
@@ -71,6 +86,15 @@ class Presence:
                 # One that speaks again meanwhile is back with its next heartbeat.
                 self._redis.srem(self._names, *silent)
         return [self._read(name, value) for name, value in said.items() if value is not None]
+
+    def handlers(self) -> list[str]:
+        """Return what GPU workers could do within the last day."""
+        with redis_errors():
+            pipe = self._redis.pipeline()
+            pipe.zremrangebyscore(self._handlers, "-inf", time.time() - HANDLERS_KEPT_SECONDS)
+            pipe.zrange(self._handlers, 0, -1)
+            _, handlers = pipe.execute()
+        return [str(handler) for handler in handlers]
 
     def _read(self, name: str, value: str | bytes) -> WorkerInfo:
         return WorkerInfo(name=name, **json.loads(value))

@@ -63,12 +63,12 @@ class Client:
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
     def call(self, method: Callable[["MlflowClient"], T]) -> T:
-        """Make a call that may be repeated: once, where the connection broke."""
+        """Make a call that may be repeated: once, where the connection or a race was lost."""
         with _translated():
             try:
                 return method(self.mlflow)
             except Exception as error:
-                if not _is_broken_connection(error):
+                if not (_is_broken_connection(error) or _is_lost_race(error)):
                     raise
             # Most likely the server had closed a connection that was idle.
             return method(self.mlflow)
@@ -107,6 +107,11 @@ def _translation(error: "MlflowException") -> LifecycleError:
     if code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
         return InvalidInputError(detail, code="mlflow_refused")
     return RequestError(detail, code="mlflow_refused")
+
+
+def _is_lost_race(error: Exception) -> bool:
+    """Return whether two calls wrote the same new row of MLflow; it is there now."""
+    return "IntegrityError" in str(error)
 
 
 def _is_broken_connection(error: Exception) -> bool:
