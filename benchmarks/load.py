@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import httpx
@@ -99,7 +99,7 @@ def main(arguments: Sequence[str]) -> None:
     """Generate, and print what was seen."""
     url, rate, seconds, body = arguments
     seen = asyncio.run(generate(url, float(rate), float(seconds), json.loads(body)))
-    print(json.dumps(asdict(seen)))
+    print(json.dumps(vars(seen)))
 
 
 if __name__ == "__main__":
