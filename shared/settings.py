@@ -293,8 +293,8 @@ class WorkerSettings(Group):
     host_lost_seconds: float = Field(
         300.0,
         gt=0,
-        description="An upload that has waited for this long for the one host that has its files, "
-        "while no worker is alive there, fails as `host_lost`; an import downloads them again.",
+        description="When an upload has waited for this long for the one host that has its files, "
+        "while no worker is alive there, another host downloads them again and uploads them.",
     )
 
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,8 +29,11 @@ class Platform:
         mlflow_url: str,
         lakefs: LakeFSSettings,
         hub: HubProcess,
+        hosts: Sequence[str] = (),
         **env: str,
     ) -> None:
+        """Run workers as on one host, or on several: then ``cpu-<host>`` and ``gpu-<host>``."""
+        self.hosts = tuple(hosts)
         self.directory = directory
         self.hub = hub
         self.redis_port, self.api_port = free_port(), free_port()
@@ -62,7 +65,7 @@ class Platform:
     def start(self, *names: str) -> None:
         """Start ``redis``, ``api``, ``cpu`` or ``gpu``, and wait until each can be used.
 
-        One of several workers of a kind has a number: ``cpu-1``.
+        One of several workers of a kind has a number or a host: ``cpu-1``.
         """
         for name in names:
             self._launch(name)
@@ -89,9 +92,24 @@ class Platform:
         """Return all that a process has printed."""
         return (self.directory / f"{name}.log").read_text()
 
+    def staging_of(self, host: str) -> Path:
+        """Return the staging area of one of several hosts."""
+        return self.directory / host / "staging"
+
     def _launch(self, name: str) -> None:
         log = self.directory / f"{name}.log"
-        self._processes[name] = start(self._command(name), log=log, env=self.env)
+        env = self.env | self._host_env(name.partition("-")[2])
+        self._processes[name] = start(self._command(name), log=log, env=env)
+
+    def _host_env(self, host: str) -> dict[str, str]:
+        """Return what a worker of one of several hosts has to itself: hosts share no directory."""
+        if host not in self.hosts:
+            return {}
+        return {
+            "STORAGE_HOST_ID": host,
+            "STORAGE_STAGING_DIR": str(self.staging_of(host)),
+            "STORAGE_SNAPSHOTS_DIR": str(self.directory / host / "snapshots"),
+        }
 
     def _command(self, name: str) -> list[str]:
         if name == "redis":
@@ -154,7 +172,8 @@ class Platform:
 
     def __enter__(self) -> Self:
         try:
-            self.start("redis", "api", "cpu", "gpu")
+            workers = [f"{kind}-{host}" for host in self.hosts for kind in ("cpu", "gpu")]
+            self.start("redis", "api", *(workers or ["cpu", "gpu"]))
         except BaseException:
             # Nobody else would end those that did start.
             self.stop()

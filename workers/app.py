@@ -53,7 +53,8 @@ class Worker:
         self._ledger = ledger = Ledger(client, settings.ledger, self._queue.publish)
         self._presence = Presence(client, settings.ledger)
         registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
-        self._works, self._status = self._build_works(registry, Placement(client, settings.ledger))
+        placement = Placement(client, settings.ledger)
+        self._works, self._status = self._build_works(registry, placement)
         self._heartbeat = Heartbeat(
             ledger,
             settings.ledger.heartbeat_seconds,
@@ -64,7 +65,7 @@ class Worker:
         runner = Runner(
             self.name, ledger, self._heartbeat, self._works, settings.ledger, quarantine
         )
-        lost_hosts = LostHosts(ledger, self._presence, settings.worker.host_lost_seconds)
+        lost_hosts = LostHosts(ledger, self._presence, placement, settings.worker.host_lost_seconds)
         self._reconciler = Reconciler(ledger, self._queue, lost_hosts, settings.ledger)
         self._drain = Drain(
             self.name,

@@ -6,22 +6,30 @@ from datetime import UTC, datetime
 import structlog
 
 from shared.errors import HostLostError
-from shared.ledger import Hint, Ledger, Presence
-from shared.queue import host_of
+from shared.jobs import Job
+from shared.ledger import Hint, Ledger, Placement, Presence
+from shared.queue import UPLOADS, host_of
 
 log = structlog.get_logger()
 
 
 class LostHosts:
-    """Gives up jobs that only one host can do, when that host has been silent for long."""
+    """Takes jobs from the only host that can do them, when that host has been silent for long.
 
-    def __init__(self, ledger: Ledger, presence: Presence, patience_seconds: float) -> None:
+    An upload goes to all hosts, of which one downloads its files again; it fails if nobody knows
+    from where, or if an import waits for it, which then downloads them again itself.
+    """
+
+    def __init__(
+        self, ledger: Ledger, presence: Presence, placement: Placement, patience_seconds: float
+    ) -> None:
         self._ledger = ledger
         self._presence = presence
+        self._placement = placement
         self._patience_seconds = patience_seconds
 
     def give_up(self, queue: str, waiting: Sequence[Hint]) -> None:
-        """Fail those of a queue's jobs that have waited too long, if the queue's host is lost."""
+        """Take those of a queue's jobs that have waited too long, if the queue's host is lost."""
         host = host_of(queue)
         if host is None or self._is_alive(host):
             return
@@ -30,12 +38,21 @@ class LostHosts:
             waited = datetime.now(UTC) - job.available_at
             if waited.total_seconds() < self._patience_seconds:
                 continue
-            error = HostLostError(
-                f"{job.model} is staged on the host {host!r}, which has no worker; "
-                "download it again"
-            )
-            if self._ledger.abandon(job, error.info()):
+            if self._hand_on(job) or self._fail(job, host):
                 log.warning("host lost", job_id=job.id, host=host)
+
+    def _hand_on(self, job: Job) -> bool:
+        """Let another host download the files and upload them; return whether one can."""
+        placed = self._placement.find(job.request.get("local_model_name", ""))
+        if job.parent_id is not None or placed is None or placed.source is None:
+            return False
+        return self._ledger.reassign(job, UPLOADS)
+
+    def _fail(self, job: Job, host: str) -> bool:
+        error = HostLostError(
+            f"{job.model} is staged on the host {host!r}, which has no worker; download it again"
+        )
+        return self._ledger.abandon(job, error.info())
 
     def _is_alive(self, host: str) -> bool:
         workers = self._presence.workers()

@@ -12,7 +12,7 @@ from shared.ledger.counts import (
 from shared.ledger.epoch import TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
-from shared.ledger.placement import Placement
+from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
 from shared.ledger.scripts import Hint
@@ -27,6 +27,7 @@ __all__ = [
     "JobEvent",
     "Ledger",
     "NewJob",
+    "Placed",
     "Placement",
     "Presence",
     "QueueDepth",

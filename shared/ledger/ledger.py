@@ -204,6 +204,10 @@ class Ledger(JobReader):
         """Fail a queued job that nobody will claim; return False if somebody did."""
         return bool(self._run("abandon", job.id, job.fence, error.model_dump_json()))
 
+    def reassign(self, job: Job, queue: str) -> bool:
+        """Put a queued job in another queue; return False if somebody claimed it."""
+        return bool(self._run("reassign", job.id, job.fence, queue))
+
     def counts(self) -> Counts:
         """Return what happened so far, and what waits."""
         return to_counts(*self._run("snapshot"))

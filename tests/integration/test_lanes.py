@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.jobs import JobKind, JobState
-from shared.ledger import Hint, Ledger, Presence, connect
+from shared.ledger import Hint, Ledger, Placement, Presence, connect
 from shared.settings import LedgerSettings, RedisSettings
 from tests.integration.workplace import Workplace, download
 from tests.processes import wait_until
@@ -134,7 +134,8 @@ def test_flower_sees_the_job_by_its_own_id_and_name(place: Workplace) -> None:
 
 def test_lost_hints_are_published_again_and_held_ones_are_not(place: Workplace) -> None:
     waiting = batch(place.ledger, 3 * WINDOW)
-    lost_hosts = LostHosts(place.ledger, Presence(place.client, place.settings), 60)
+    placement = Placement(place.client, place.settings)
+    lost_hosts = LostHosts(place.ledger, Presence(place.client, place.settings), placement, 60)
     reconciler = Reconciler(place.ledger, place.queue, lost_hosts, place.settings)
 
     def looked_at() -> bool:

@@ -6,10 +6,14 @@ import pytest
 import redis
 
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Hint, Ledger, NewJob, Presence, WorkerInfo
+from shared.ledger import Hint, Ledger, NewJob, Placed, Placement, Presence, WorkerInfo
 from shared.queue import UPLOADS, uploads_of
+from shared.requests import DownloadRequest
 from shared.settings import LedgerSettings
 from workers.lost_hosts import LostHosts
+
+SOURCE = DownloadRequest(model_name="org/m", revision="c0ffee", allow_patterns=("*.json",))
+GiveUp = Callable[..., Job]
 
 
 @pytest.fixture
@@ -18,51 +22,79 @@ def presence(redis_client: "redis.Redis", ledger_settings: LedgerSettings) -> Pr
 
 
 @pytest.fixture
+def placement(redis_client: "redis.Redis", ledger_settings: LedgerSettings) -> Placement:
+    return Placement(redis_client, ledger_settings)
+
+
+@pytest.fixture
 def queued(ledger: Ledger) -> Callable[[str], Job]:
-    """A job in a queue."""
+    """An upload in a queue."""
 
     def accept(queue: str) -> Job:
-        return ledger.accept(
-            NewJob(kind=JobKind.UPLOAD, request={}, queue=queue, model="m", max_attempts=3)
-        )[0]
+        request = {"local_model_name": "org_m"}
+        new = NewJob(kind=JobKind.UPLOAD, request=request, queue=queue, model="m", max_attempts=3)
+        return ledger.accept(new)[0]
 
     return accept
 
 
-def is_given_up(ledger: Ledger, presence: Presence, job: Job, patience_seconds: float = -1) -> bool:
-    """Return whether a job that waits is failed for its host."""
-    hint = Hint(job.id, job.kind, job.model, job.queue, job.priority)
-    LostHosts(ledger, presence, patience_seconds).give_up(job.queue, [hint])
-    return ledger.get(job.id).state is JobState.FAILED
+@pytest.fixture
+def give_up(ledger: Ledger, presence: Presence, placement: Placement) -> GiveUp:
+    """Let the reconciler look at a job that waits; returns the job as it then is."""
+
+    def run(job: Job, patience_seconds: float = -1) -> Job:
+        hint = Hint(job.id, job.kind, job.model, job.queue, job.priority)
+        LostHosts(ledger, presence, placement, patience_seconds).give_up(job.queue, [hint])
+        return ledger.get(job.id)
+
+    return run
 
 
-def test_the_upload_of_a_lost_host_fails_and_says_so(
-    ledger: Ledger, presence: Presence, queued: Callable[[str], Job]
+def test_the_upload_of_a_lost_host_is_given_to_all_hosts(
+    ledger: Ledger, placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
+    placement.record("org_m", Placed("gone", SOURCE))
+    assert placement.find("org_m") == Placed("gone", SOURCE)
     job = queued(uploads_of("gone"))
-    assert not is_given_up(ledger, presence, job, 60), "the host may come back"
-    assert is_given_up(ledger, presence, job)
-    ended = ledger.get(job.id)
+    assert give_up(job, 60).queue == uploads_of("gone"), "the host may come back"
+    moved = give_up(job)
+    assert (moved.state, moved.queue) == (JobState.QUEUED, UPLOADS)
+    waiting = {each.queue: each.queued for each in ledger.counts().queues}
+    assert waiting == {UPLOADS: 1, uploads_of("gone"): 0}
+    assert ledger.claim(job.id, "cpu@here"), "who came for it from either queue may have it"
+    assert not ledger.claim(job.id, "cpu@gone")
+
+
+def test_an_upload_that_nobody_can_download_again_fails_and_says_so(
+    placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
+) -> None:
+    placement.record("org_m", Placed("gone", None))
+    job = queued(uploads_of("gone"))
+    assert give_up(job, 60).state is JobState.QUEUED, "the host may come back"
+    ended = give_up(job)
+    assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert (ended.error.code, ended.error.retryable) == ("host_lost", True)
     assert "'gone'" in ended.error.detail
 
 
 def test_jobs_that_somebody_can_do_are_left(
-    ledger: Ledger, presence: Presence, queued: Callable[[str], Job]
+    presence: Presence, queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
     presence.announce(WorkerInfo("cpu@here", "cpu", "here", {}))
     presence.announce(WorkerInfo("gpu@there", "gpu", "there", {}))
-    assert not is_given_up(ledger, presence, queued(uploads_of("here")))
-    assert not is_given_up(ledger, presence, queued(UPLOADS))
-    there = queued(uploads_of("there"))
-    assert is_given_up(ledger, presence, there), "a GPU worker uploads nothing"
+    assert give_up(queued(uploads_of("here"))).state is JobState.QUEUED
+    assert give_up(queued(UPLOADS)).state is JobState.QUEUED
+    there = give_up(queued(uploads_of("there")))
+    assert there.state is JobState.FAILED, "a GPU worker uploads nothing"
 
 
 def test_a_job_that_was_claimed_meanwhile_is_left(
-    ledger: Ledger, presence: Presence, queued: Callable[[str], Job]
+    ledger: Ledger, placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
     job = queued(uploads_of("gone"))
     ledger.claim(job.id, "cpu@gone")
-    assert not is_given_up(ledger, presence, job)
-    assert ledger.get(job.id).state is JobState.RUNNING
+    assert give_up(job).state is JobState.RUNNING
+    placement.record("org_m", Placed("gone", SOURCE))
+    assert give_up(job).state is JobState.RUNNING
+    assert not ledger.reassign(job, UPLOADS), "its fence is another one now"

@@ -47,8 +47,11 @@ class Download:
         self._settings = settings
 
     def __call__(self, ctx: JobContext) -> dict[str, Any]:
-        """Fetch what the request names and return the job's result."""
-        request = DownloadRequest.model_validate(ctx.job.request)
+        """Fetch what the job's request names and return the job's result."""
+        return self.fetch(ctx, DownloadRequest.model_validate(ctx.job.request))
+
+    def fetch(self, ctx: JobContext, request: DownloadRequest) -> dict[str, Any]:
+        """Have in the staging area what the request names; ``ctx`` may be another job's."""
         if request.model_source != "huggingface":
             raise InvalidInputError(
                 f"Downloads from {request.model_source} are not there yet", field="model_source"

@@ -14,6 +14,7 @@ Only 5 is seen on the target. The job's branch goes when the job ends, in whatev
 for the next run where there is one.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -46,8 +47,16 @@ log = structlog.get_logger()
 class Upload:
     """The work of an upload job."""
 
-    def __init__(self, store: LakeFSStore, staging: StagingArea, settings: LakeFSSettings) -> None:
+    def __init__(
+        self,
+        store: LakeFSStore,
+        staging: StagingArea,
+        settings: LakeFSSettings,
+        restage: Callable[[JobContext, UploadRequest], None] | None = None,
+    ) -> None:
+        """Take what brings a model to this host's staging area, if it was in a lost host's."""
         self._store = store
+        self._restage = restage
         self._staging = staging
         self._concurrent_files = settings.concurrent_files
 
@@ -68,6 +77,8 @@ class Upload:
     def _publish(self, context: JobContext, request: UploadRequest) -> dict[str, Any]:
         """Do steps 2 to 5."""
         repo, target, own = request.repo_name, request.branch, own_branch(context.job)
+        if self._restage is not None:
+            self._restage(context, request)
         with self._staging.lock(request.local_model_name, context.token, shared=True):
             model = self._staging.open(request.local_model_name)
             if not model.files:
