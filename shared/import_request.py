@@ -10,7 +10,9 @@ from shared.requests import (
     BranchName,
     DownloadRequest,
     EngineName,
+    Flag,
     JobRequest,
+    ModelParams,
     RegisteredName,
     RepoName,
     Stage,
@@ -46,10 +48,10 @@ class ImportRequest(DownloadRequest):
     engine: EngineName = Engine.TRANSFORMERS.value
     stage: Stage | None = None
     #: Billions of parameters; counted if absent.
-    model_params: Annotated[float, Field(gt=0)] | None = None
+    model_params: ModelParams | None = None
     version_description: Annotated[str, Field(max_length=5000)] | None = None
-    set_priority_to_one: bool = False
-    archive_existing_versions: bool = False
+    set_priority_to_one: Flag = False
+    archive_existing_versions: Flag = False
     smoke_test: SmokeTest | None = None
 
     @property

@@ -84,7 +84,13 @@ TaskName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Task])]
 #: A built-in engine or a plugin's.
 EngineName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Engine])]
 Stage = Literal["production", "staging", "archived", "none"]
-Priority = Annotated[int, Field(ge=0, le=9)]
+Priority = Annotated[int, Field(strict=True, ge=0, le=9)]
+#: Yes or no, as JSON has it: neither 0 nor "no".
+Flag = Annotated[bool, Field(strict=True)]
+#: Billions of parameters.
+ModelParams = Annotated[float, Field(strict=True, gt=0)]
+#: A time that the ledger, which counts in milliseconds, can tell from none.
+Seconds = Annotated[float, Field(strict=True, ge=0.001)]
 
 
 #: What a model is chosen by at the hub; at Ollama its name says it all.
@@ -107,14 +113,14 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     #: A job that no worker started by then fails; a batch's holds for each of its downloads.
-    start_within_seconds: Annotated[float, Field(gt=0, le=7 * 86400)] | None = None
+    start_within_seconds: Annotated[Seconds, Field(le=7 * 86400)] | None = None
 
 
 class TimedRequest(JobRequest):
     """Base of the requests that a worker serves."""
 
     #: From acceptance to the deadline, after which the job fails.
-    timeout_seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+    timeout_seconds: Annotated[Seconds, Field(le=30 * 86400)] | None = None
 
 
 class DownloadRequest(TimedRequest):
@@ -177,11 +183,11 @@ class RegisterRequest(TimedRequest):
     #: The model's directory in the commit; found by its config.json if absent.
     path: StorePath | None = None
     #: Billions of parameters; counted from the weights' headers if absent.
-    model_params: Annotated[float, Field(gt=0)] | None = None
+    model_params: ModelParams | None = None
     version_description: Annotated[str, Field(max_length=5000)] | None = None
     stage: Stage | None = None
-    set_priority_to_one: bool = False
-    archive_existing_versions: bool = False
+    set_priority_to_one: Flag = False
+    archive_existing_versions: Flag = False
 
 
 #: Text generation on Ollama in one word.
@@ -193,11 +199,11 @@ class RegisterOllamaRequest(TimedRequest):
 
     local_model_name: OllamaName
     task: Literal["text-generation-ollama"] = "text-generation-ollama"
-    model_params: Annotated[float, Field(gt=0)] | None = None
+    model_params: ModelParams | None = None
     registered_name: RegisteredName | None = None
     version_description: Annotated[str, Field(max_length=5000)] | None = None
     stage: Stage | None = None
-    set_priority_to_one: bool = False
+    set_priority_to_one: Flag = False
 
 
 class InferRequest(TimedRequest):
@@ -211,7 +217,7 @@ class InferRequest(TimedRequest):
     version: Version | None = None
     stage: Literal["production", "staging"] | None = None
     priority: Priority | None = None
-    stream: bool = False
+    stream: Flag = False
 
     @model_validator(mode="before")
     @classmethod

@@ -14,7 +14,7 @@ from api.services import Provided
 from api.views import Message, ModelsHealth, VersionView
 from shared.lakefs.types import Repository
 from shared.registry import Cause
-from shared.requests import RegisteredName, Stage, Version
+from shared.requests import Flag, RegisteredName, Stage, Version
 
 router = APIRouter(prefix="/models", tags=["registry"])
 
@@ -27,7 +27,7 @@ class StageTransition(BaseModel):
     model_name: RegisteredName
     version: Version
     stage: Stage
-    archive_existing_versions: bool = False
+    archive_existing_versions: Flag = False
 
 
 class StageRollback(BaseModel):
