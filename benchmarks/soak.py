@@ -45,7 +45,7 @@ def measure_soak(serving: Serving, minutes: float) -> bool:
         table.add_row(name, *figures, f"[{colour}]{growth:+.1%}")
     console.print(table)
     console.print(f"{rate:.0f} jobs/s for {minutes:g} min; answers: {dict(seen.answers)}")
-    return right and seen.answers.keys() <= {"202"}
+    return right and seen.answers.keys() <= {"200", "202"}
 
 
 def _sample(serving: Serving, load: Load) -> Series:
