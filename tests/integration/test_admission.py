@@ -231,7 +231,3 @@ def test_the_front_passes_a_start_deadline_on(client: TestClient, ledger: Ledger
     }
     assert states == {"org/a": ("queued", 60), "org/b": ("failed", 0.001)}
     assert submit(client, start_within_seconds=0).status_code == 422
-    over = client.post(
-        "/models/download", json=item | {"start_within_seconds": 0.001}, params={"wait": 5}
-    )
-    assert over.status_code in {202, 429}

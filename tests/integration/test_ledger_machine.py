@@ -39,7 +39,7 @@ SETTINGS = {
     "lease_seconds": 10,
     "republish_seconds": 5,
     "backoff_seconds": 2,
-    "retention_seconds": 100,
+    "retention_seconds": 20,
     "max_crashes": 3,
     "quarantine_crashes": 2,
     "window": 2,
@@ -83,8 +83,8 @@ class LedgerMachine(RuleBasedStateMachine):
         padding=st.integers(0, 400),
         lifetime=st.sampled_from([None, None, 8, 30]),
         start_within=st.sampled_from([None, None, 4]),
-        key=st.sampled_from([None, None, "k"]),
-        children=st.sampled_from([0, 0, 0, 1, 3]),
+        key=st.sampled_from([None, "k"]),
+        children=st.sampled_from([0, 0, 1, 3]),
     )
     def accept(
         self,
@@ -208,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # ── time ─────────────────────────────────────────────────────────────────
 
-    @rule(seconds=st.sampled_from([1, 3, 6, 11, 40, 101]))
+    @rule(seconds=st.sampled_from([1, 3, 6, 11, 40]))
     def advance(self, seconds: int) -> None:
         self.model.now += seconds * 1000
         self.client.set(f"{self.prefix}:clock", self.model.now)
@@ -217,6 +217,12 @@ class LedgerMachine(RuleBasedStateMachine):
     def reconcile(self) -> None:
         self.model.reconcile()
         self.publish(self.ledger.reconcile().hints)
+
+    @rule()
+    def let_an_age_pass(self) -> None:
+        """What has ended is forgotten, but for parts that their batch still asks for."""
+        self.advance(21)
+        self.reconcile()
 
     @rule()
     def lose_the_broker(self) -> None:
@@ -285,7 +291,7 @@ def test_the_ledger_does_what_its_model_does(machine: type[LedgerMachine]) -> No
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=60,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
