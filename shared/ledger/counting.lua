@@ -8,8 +8,12 @@ local function count_job(id, event)
   count(event, kind, queue)
 end
 
--- One run of a job, from its claim to whatever ended it.
-local function observe_run(kind, milliseconds)
+-- A run of a job has ended; it began with its claim. That of a batch, which nobody claims, is none.
+local function end_run(id)
+  local kind, claimed = read(id, 'kind', 'claimed_at')
+  if not claimed or claimed == '' then return end
+  write(id, 'claimed_at', '')
+  local milliseconds = now - claimed
   local bucket = #run_bounds + 1
   for place, bound in ipairs(run_bounds) do
     if milliseconds <= bound then

@@ -20,8 +20,8 @@ end
 
 -- The only place where a state changes.
 local function move(id, to)
-  local from, kind, queue, priority, created, attempts, claimed, submitter = read(id,
-    'state', 'kind', 'queue', 'priority', 'created_at', 'attempts', 'claimed_at', 'submitter')
+  local from, kind, queue, priority, created, attempts, submitter =
+    read(id, 'state', 'kind', 'queue', 'priority', 'created_at', 'attempts', 'submitter')
   if from then unindex(id, 'state', from) end
   index(id, 'state', to)
   if from == 'queued' then
@@ -40,7 +40,7 @@ local function move(id, to)
   end
   local event = change(from, to)
   if event then count(event, kind, queue) end
-  if from == 'running' and claimed then observe_run(kind, now - claimed) end
+  if from == 'running' then end_run(id) end
   write(id, 'state', to)
   emit(id, 'state', cjson.encode({state = to, attempt = tonumber(attempts)}))
 end
@@ -127,6 +127,7 @@ end
 -- A job that runs without a lease waits: a batch for all its children, a job with a queue for the
 -- one that it awaits. The end of the last, or of that one, moves it on.
 local function wait(id, awaits)
+  end_run(id)
   write(id, 'awaits', awaits, 'lease_until', '', 'owner', '')
   due(id, now + parked)
 end

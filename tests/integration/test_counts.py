@@ -15,10 +15,13 @@ def new_job(
 
 
 def claimed(ledger: Ledger, job: NewJob) -> Job:
-    accepted = ledger.accept(job)[0]
-    running = ledger.claim(accepted.id, "cpu@a")
-    assert running is not None
-    return running
+    return running(ledger, ledger.accept(job)[0].id)
+
+
+def running(ledger: Ledger, job_id: str) -> Job:
+    job = ledger.claim(job_id, "cpu@a")
+    assert job is not None
+    return job
 
 
 def test_an_empty_ledger_counts_nothing(ledger: Ledger) -> None:
@@ -72,6 +75,16 @@ def test_runs_are_a_histogram(ledger: Ledger) -> None:
     assert list(runs.within) == sorted(runs.within), "each bound holds those of the lower ones"
     assert runs.within[-1] == 4
     assert 0 <= runs.sum_seconds < RUN_SECONDS_BOUNDS[-1]
+
+
+def test_waiting_for_a_child_is_no_part_of_a_run(ledger: Ledger) -> None:
+    parent = claimed(ledger, new_job(JobKind.IMPORT))
+    child = new_job()
+    assert ledger.delegate(parent, child)
+    ledger.finish(running(ledger, child.id), JobState.SUCCEEDED, result={})
+    ledger.finish(running(ledger, parent.id), JobState.SUCCEEDED, result={})
+    counts = {runs.kind: runs.count for runs in ledger.counts().runs}
+    assert counts == {JobKind.DOWNLOAD: 1, JobKind.IMPORT: 2}
 
 
 def test_queues_say_how_deep_and_how_old_they_are(ledger: Ledger) -> None:
