@@ -1,5 +1,7 @@
 """The requests that become jobs: validated by the front, kept in the ledger, read by workers."""
 
+from collections.abc import Iterable
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -34,7 +36,48 @@ def _inside(path: str) -> str:
     return path
 
 
-#: What the two rules above say to readers of OpenAPI; pydantic's patterns know no negation.
+#: Chats with tools nest less, and readers of JSON stop at some depth.
+_MAX_DEPTH = 64
+#: Everybody who looks at a job reads them all.
+_MAX_VALUES = 100_000
+
+
+def _readable(given: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what some reader of JSON could not read, or not in good time."""
+    level: list[Any] = [given]
+    count = 0
+    for _ in range(_MAX_DEPTH):
+        level = [part for value in level for part in _parts(value)]
+        count += len(level)
+        if count > _MAX_VALUES:
+            raise ValueError(f"must not hold more than {_MAX_VALUES} values")
+        if not level:
+            return given
+    raise ValueError(f"must not nest more than {_MAX_DEPTH} deep")
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what a value is made of; refuse what is no value of JSON."""
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError("must hold only finite numbers")
+    if isinstance(value, str) and not _is_text(value):
+        raise ValueError("must hold only Unicode texts, without lone surrogates")
+    return ()
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+#: What the rules for names say to readers of OpenAPI; pydantic's patterns know no negation.
 _PLAIN = Field(json_schema_extra={"not": {"pattern": r"\.\.|--|//"}})
 _INSIDE = Field(json_schema_extra={"not": {"pattern": r"(^|/)\.{0,2}(/|$)"}})
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]"
@@ -83,12 +126,14 @@ Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
 TaskName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Task])]
 #: A built-in engine or a plugin's.
 EngineName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Engine])]
+#: An object whose content only the task's handler knows.
+JsonObject = Annotated[dict[str, Any], AfterValidator(_readable)]
 Stage = Literal["production", "staging", "archived", "none"]
 Priority = Annotated[int, Field(strict=True, ge=0, le=9)]
 #: Yes or no, as JSON has it: neither 0 nor "no".
 Flag = Annotated[bool, Field(strict=True)]
 #: Billions of parameters.
-ModelParams = Annotated[float, Field(strict=True, gt=0)]
+ModelParams = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 #: A time that the ledger, which counts in milliseconds, can tell from none.
 Seconds = Annotated[float, Field(strict=True, ge=0.001)]
 
@@ -212,8 +257,8 @@ class InferRequest(TimedRequest):
     task: TaskName
     engine: EngineName = Engine.TRANSFORMERS.value
     model_name: RegisteredName
-    data: dict[str, Any]
-    options: dict[str, Any] = Field(default_factory=dict)
+    data: JsonObject
+    options: JsonObject = Field(default_factory=dict)
     version: Version | None = None
     stage: Literal["production", "staging"] | None = None
     priority: Priority | None = None
