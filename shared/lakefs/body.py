@@ -22,7 +22,8 @@ class Body:
     on_bytes: Callable[[int], None]
     #: Bytes reported so far.
     counted: int = 0
-    _digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
+    #: Digests of what comes before the range that was sent last, and before the next one.
+    _before: "dict[int, hashlib._Hash]" = field(default_factory=lambda: {0: hashlib.sha256()})
 
     def chunks(self, start: int, length: int) -> Iterator[bytes]:
         """Yield a range of the file; a range that is asked for again takes its progress back.
@@ -31,7 +32,7 @@ class Body:
         that no store ever has a complete object with other bytes than its metadata tells.
         """
         self.rewind(start)
-        digest = self._digest.copy()
+        digest = self._before[start].copy()
         left = length
         with self.file.open("rb") as source:
             source.seek(start)
@@ -45,7 +46,8 @@ class Body:
                     raise DigestMismatchError(f"{self.file.name} changed since it was verified")
                 yield chunk
                 self._count(len(chunk))
-        self._digest = digest
+        # A range that a store takes whole and then refuses is sent again.
+        self._before = {start: self._before[start], start + length: digest}
 
     def rewind(self, start: int) -> None:
         """Take back the progress beyond an offset."""
