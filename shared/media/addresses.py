@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from shared.media.errors import not_found, url_refused, url_unavailable
 
@@ -10,6 +10,21 @@ from shared.media.errors import not_found, url_refused, url_unavailable
 Resolver = Callable[[str, int], list[str]]
 
 Address = IPv4Address | IPv6Address
+
+#: Global in the words of some Python, and for us not public.
+_NOT_PUBLIC = tuple(
+    map(
+        ip_network,
+        (
+            "192.0.0.0/24",  # special purposes; Oracle's metadata service is among them
+            "168.63.129.16/32",  # Azure's own services for its machines
+            "64:ff9b:1::/48",  # NAT64 of a local network
+            "::ffff:0:0:0/96",  # SIIT: IPv4 addresses, translated
+            "3fff::/20",  # documentation
+            "5f00::/16",  # segment routing
+        ),
+    )
+)
 
 
 def resolve(host: str, port: int) -> list[str]:
@@ -53,5 +68,7 @@ def is_public(address: Address) -> bool:
     reserved in Python's words) and of 6to4.
     """
     if isinstance(address, IPv6Address) and (address.is_site_local or address.sixtofour):
+        return False
+    if any(address in network for network in _NOT_PUBLIC):
         return False
     return address.is_global and not address.is_multicast and not address.is_reserved

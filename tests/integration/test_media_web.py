@@ -136,7 +136,12 @@ def test_proxies_of_the_environment_are_not_used(
 
 
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "[::1]"]
+    "host",
+    [
+        *("127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1", "0177.0.0.1", "0", "[::1]"),
+        *("[::]", "[::ffff:127.0.0.1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
+        *("127。0。0。1", "①②⑦.0.0.1"),
+    ],
 )
 def test_private_address_is_never_connected_to(
     host: str, inner: Server, settings: MediaSettings

@@ -53,6 +53,13 @@ def test_value_is_read_by_its_form(value: str, expected: object) -> None:
         ("ftp://example.org/a.png", "media_url_refused"),
         ("gopher://example.org", "media_url_refused"),
         ("concat:a.mp4", "media_url_refused"),
+        ("simplecache::file:///etc/passwd", "media_url_refused"),
+        ("zip://a::file:///etc/passwd", "media_url_refused"),
+        ("local:///etc/passwd", "media_url_refused"),
+        ("s3://bucket/key", "media_url_refused"),
+        ("http:/etc/passwd", "media_url_refused"),
+        ("http://public.example\\@127.0.0.1/", "media_url_refused"),
+        ("file-" + "0a" * 16 + "\n", "media_reference_invalid"),
         ("http://", "media_url_refused"),
         ("http://user:secret@example.org/", "media_url_refused"),
         ("http://example.org:port/", "media_url_refused"),
@@ -162,7 +169,8 @@ def test_public_addresses(address: str) -> None:
         *("0.0.0.1", "224.0.0.1", "239.1.1.1", "240.0.0.1", "255.255.255.255", "192.0.2.1"),
         *("198.18.0.1", "::1", "fe80::1", "fe80::1%eth0", "fc00::1", "fec0::1", "ff02::1"),
         *("::ffff:127.0.0.1", "::ffff:8.8.8.8", "::7f00:1", "64:ff9b::7f00:1", "2002:7f00:1::"),
-        *("2001::1", "2001:db8::1"),
+        *("2001::1", "2001:db8::1", "192.0.0.192", "168.63.129.16", "100.100.100.200"),
+        *("64:ff9b:1::7f00:1", "::ffff:0:127.0.0.1", "3fff::1", "5f00::1", "fd00:ec2::254"),
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
