@@ -48,6 +48,7 @@ class Worker:
         self.kind = kind
         self.name = name or f"{kind}@{settings.storage.host_id}"
         self.app = celery_app(settings, kind)
+        self.app.conf.worker_consumer = "workers.consumer:WaryConsumer"
         client = connect(settings.redis)
         self._queue = Queue(self.app)
         self._ledger = ledger = Ledger(client, settings.ledger, self._queue.publish)
