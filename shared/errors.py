@@ -41,6 +41,8 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.redaction import redacted
+
 
 class FieldError(BaseModel):
     """One field of a request and what is wrong with it."""
@@ -73,7 +75,11 @@ class LifecycleError(Exception):
     retry_after_seconds: int | None = None
 
     def __init__(self, detail: str, *, field: str | None = None, code: str | None = None) -> None:
-        """Say what went wrong in one sentence, with names; ``code`` refines the class's."""
+        """Say what went wrong in one sentence, with names; ``code`` refines the class's.
+
+        Services may repeat in their errors what they were sent: the credentials are taken out.
+        """
+        detail = redacted(detail)
         super().__init__(detail)
         self.detail = detail
         self.field = field

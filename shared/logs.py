@@ -5,39 +5,12 @@ whether it was in a field, in a message of some library or in a traceback.
 """
 
 import logging
-import re
 import sys
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-#: A word of a text, which may be quoted as JSON.
-_WORD = r"[^\s&\"'\\<>]+"
-#: Parameters of queries that are credentials: presigned links of S3, GCS and Azure, and tokens.
-_PARAMETERS = (
-    "x-(?:amz|goog)-(?:signature|credential|security-token)"
-    "|signature|sig|awsaccesskeyid|googleaccessid"
-    "|(?:access_|api_?)?(?:token|key)|password|secret"
-)
-#: What a credential looks like in a text; the group is kept.
-_CREDENTIALS = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # user:password@ in a URL
-        r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'\\<>]+(?=@)",
-        rf"([?&;](?:{_PARAMETERS})=){_WORD}",
-        r"(\b(?:bearer|basic) +)[a-z0-9._~+/=-]{8,}",
-        # tokens of the hub, keys of ours
-        r"(\b(?:hf_|lc_[0-9a-f]{12}_))[a-z0-9]{16,}",
-    )
-)
-
-
-def redacted(text: str) -> str:
-    """Return a text without the credentials in it."""
-    for pattern in _CREDENTIALS:
-        text = pattern.sub(r"\1***", text)
-    return text
+from shared.redaction import redacted
 
 
 def _redact(_: WrappedLogger, __: str, rendered: EventDict) -> str:

@@ -7,8 +7,10 @@ prefix and the field's name: ``REDIS_URL``, ``LAKEFS_ENDPOINT``, ``LEDGER_LEASE_
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, Field, SecretStr
 from pydantic_settings import (
@@ -18,6 +20,7 @@ from pydantic_settings import (
     YamlConfigSettingsSource,
 )
 
+from shared.redaction import keep_secret
 from shared.tasks import KeepAlive
 
 MIB = 1024 * 1024
@@ -31,6 +34,15 @@ class Group(BaseSettings):
         env_file=".env", extra="ignore", frozen=True, env_ignore_empty=True
     )
     section: ClassVar[str]
+    #: Secrets that a service's own client takes from the environment.
+    client_secrets: ClassVar[tuple[str, ...]] = ()
+
+    def model_post_init(self, _: Any, /) -> None:
+        """See to it that no log and no error of this process repeats a secret."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        values += [SecretStr(os.environ.get(name, "")) for name in self.client_secrets]
+        for secret in (secret for value in values for secret in _secrets_in(value)):
+            keep_secret(secret)
 
     @classmethod
     def settings_customise_sources(
@@ -47,6 +59,19 @@ class Group(BaseSettings):
         section = yaml.yaml_data.get(cls.section) or {}
         yaml.init_kwargs = section
         return init_settings, env_settings, dotenv_settings, yaml
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    """Yield the passwords of an address or of ``user:password``, or else what is secret whole."""
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if not isinstance(text, str):
+        return
+    if "://" in text:
+        password = urlsplit(text).password or ""
+        yield from (password, unquote(password))
+    elif isinstance(value, SecretStr):
+        yield text
+        yield from (pair.partition(":")[2] for pair in text.split(","))
 
 
 class RedisSettings(Group):
@@ -200,6 +225,7 @@ class MLflowSettings(Group):
 
     section = "mlflow"
     model_config = SettingsConfigDict(env_prefix="MLFLOW_")
+    client_secrets = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 
     tracking_uri: str = Field("http://127.0.0.1:5000", description="MLflow's address.")
     timeout_seconds: int = Field(10, ge=1, description="For each answer of MLflow.")
@@ -213,6 +239,7 @@ class OllamaSettings(Group):
 
     section = "ollama"
     model_config = SettingsConfigDict(env_prefix="OLLAMA_")
+    client_secrets = ("OLLAMA_API_KEY",)
 
     host: str = Field("http://127.0.0.1:11434", description="Ollama's address.")
     timeout_seconds: float = Field(

@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import httpx
 import uvicorn
@@ -69,10 +70,19 @@ class Interceptor:
         return Response(answer.content, answer.status_code, kept)
 
 
+Proxy = TypeVar("Proxy", bound=Interceptor)
+
+
 @contextmanager
 def intercepting(upstream: str) -> Iterator[Interceptor]:
     """Run a proxy in front of a server for the length of a block."""
-    interceptor = Interceptor(upstream)
+    with proxying(Interceptor(upstream)) as interceptor:
+        yield interceptor
+
+
+@contextmanager
+def proxying(interceptor: Proxy) -> Iterator[Proxy]:
+    """Run a proxy for the length of a block."""
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     app = Starlette(routes=[Route("/{path:path}", interceptor.handle, methods=methods)])
     config = uvicorn.Config(

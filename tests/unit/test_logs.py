@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from shared.logs import redacted
+from shared.redaction import keep_secret, redacted
 
 SECRET = "CanaryCanaryCanary0123"
 
@@ -47,6 +47,14 @@ def test_credential_is_taken_out_of_a_text(text: str) -> None:
 )
 def test_other_text_is_left_as_it_is(text: str) -> None:
     assert redacted(text) == text
+
+
+def test_a_secret_of_the_settings_is_known_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.redaction._known", ())
+    keep_secret("a+very/plain word")
+    keep_secret("short")
+    assert redacted("no a+very/plain word, no a%2Bvery%2Fplain%20word") == "no ***, no ***"
+    assert redacted("short") == "short"
 
 
 def test_no_place_in_a_line_keeps_a_credential() -> None:
