@@ -28,6 +28,7 @@ check: $(READY) ## Lint, types, layers, generated documents
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m shared.settings_page --check
+	$(BIN)/python -m api.reference --check
 
 format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff check --fix .
@@ -57,6 +58,7 @@ demo: $(READY) ## Watch a model go from a hub to an answer (MODEL=<hub id> for o
 
 docs: $(READY) ## Write the generated documents
 	$(BIN)/python -m shared.settings_page
+	$(BIN)/python -m api.reference
 
 screens: $(READY) ## Record the terminal again into docs/screens (needs tmux)
 	$(BIN)/python -m tests.screens
