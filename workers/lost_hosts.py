@@ -43,10 +43,8 @@ class LostHosts:
 
     def _hand_on(self, job: Job) -> bool:
         """Let another host download the files and upload them; return whether one can."""
-        placed = self._placement.find(job.request.get("local_model_name", ""))
-        if job.parent_id is not None or placed is None or placed.source is None:
-            return False
-        return self._ledger.reassign(job, UPLOADS)
+        known = self._placement.find(job.request["local_model_name"]) is not None
+        return known and job.parent_id is None and self._ledger.reassign(job, UPLOADS)
 
     def _fail(self, job: Job, host: str) -> bool:
         error = HostLostError(

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from api.callers import Calling
 from api.components import probe_all
 from api.documented import CONFLICT, NOT_FOUND
-from api.services import Provided
+from api.services import Provided, Services
 from api.views import Message, ModelsHealth, VersionView
 from shared.lakefs.types import Repository
 from shared.registry import Cause
@@ -51,21 +51,46 @@ class RolledBack(Message):
 def local_models(
     services: Provided, model_source: Literal["huggingface", "ollama"] = "huggingface"
 ) -> list[dict[str, Any]]:
-    """Return what was downloaded to this host and can be uploaded, or what Ollama has."""
+    """Return what was downloaded, to whichever host, and can be uploaded; or what Ollama has.
+
+    Of other hosts than the front's those models are told that a download staged.
+    """
     if model_source == "ollama":
         return [
             _local(model.name, model.size_bytes, model.modified_at)
             for model in services.ollama.models()
         ]
+    return [*_staged_here(services), *_staged_elsewhere(services)]
+
+
+def _staged_here(services: Services) -> list[dict[str, Any]]:
     return [
         _local(model.name, model.size_bytes, model.modified_at)
         | {
+            "host": services.settings.storage.host_id,
             "files": len(model.files),
             "model_source": model.source,
             "model_name": model.repo_id,
             "revision": model.revision,
         }
         for model in services.staging.list()
+    ]
+
+
+def _staged_elsewhere(services: Services) -> list[dict[str, Any]]:
+    """Return the models of other hosts, as long as those have a worker that could upload them."""
+    alive = {worker.host for worker in services.presence.workers() if worker.kind == "cpu"}
+    return [
+        _local(placed.source.local_model_name, placed.size_bytes, placed.staged_at)
+        | {
+            "host": placed.host,
+            "files": placed.files,
+            "model_source": placed.source.model_source,
+            "model_name": placed.source.model_name,
+            "revision": placed.source.revision,
+        }
+        for placed in services.placement.list()
+        if placed.host in alive - {services.settings.storage.host_id}
     ]
 
 

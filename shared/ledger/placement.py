@@ -1,22 +1,26 @@
 """On which host each model of the staging area lies, and how it came there."""
 
-import json
-from dataclasses import dataclass
+from datetime import datetime
 
 import redis
+from pydantic import BaseModel, ConfigDict
 
 from shared.ledger.connection import redis_errors
 from shared.requests import DownloadRequest
 from shared.settings import LedgerSettings
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(BaseModel):
     """A model that a download staged."""
 
+    model_config = ConfigDict(frozen=True)
+
     host: str
-    #: What to download to have the same files again, pinned to its commit; None if not known.
-    source: DownloadRequest | None
+    #: What to download to have the same files again, pinned to its commit.
+    source: DownloadRequest
+    files: int
+    size_bytes: int
+    staged_at: datetime
 
 
 class Placement:
@@ -24,31 +28,27 @@ class Placement:
 
     def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._redis = client
-        self._hosts = f"{settings.prefix}:staged"
-        self._sources = f"{settings.prefix}:staged_from"
+        self._key = f"{settings.prefix}:placed"
 
-    def record(self, local_model_name: str, placed: Placed) -> None:
-        """Say that a model is staged on a host."""
-        source = placed.source.model_dump_json(exclude_none=True) if placed.source else "null"
+    def record(self, placed: Placed) -> None:
+        """Say that a model is staged on a host; the last to say so is where it is uploaded."""
+        value = placed.model_dump_json(exclude_none=True)
         with redis_errors():
-            pipe = self._redis.pipeline()
-            pipe.hset(self._hosts, local_model_name, placed.host)
-            pipe.hset(self._sources, local_model_name, source)
-            pipe.execute()
+            self._redis.hset(self._key, placed.source.local_model_name, value)
 
     def find(self, local_model_name: str) -> Placed | None:
         """Return where a model was last staged; None if no download staged it."""
         with redis_errors():
-            pipe = self._redis.pipeline()
-            pipe.hget(self._hosts, local_model_name)
-            pipe.hget(self._sources, local_model_name)
-            host, source = pipe.execute()
-        if host is None:
-            return None
-        known = json.loads(source) if source else None
-        return Placed(str(host), DownloadRequest.model_validate(known) if known else None)
+            value = self._redis.hget(self._key, local_model_name)
+        return Placed.model_validate_json(str(value)) if value is not None else None
 
     def host_of(self, local_model_name: str) -> str | None:
         """Return the host that a model was last staged on; None if no download staged it."""
         placed = self.find(local_model_name)
         return placed.host if placed else None
+
+    def list(self) -> tuple[Placed, ...]:
+        """Return all models that downloads staged, by name."""
+        with redis_errors():
+            values = self._redis.hgetall(self._key)
+        return tuple(Placed.model_validate_json(str(value)) for _, value in sorted(values.items()))

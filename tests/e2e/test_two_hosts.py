@@ -144,6 +144,12 @@ def everything(platform: Platform, source: Json) -> list[str]:
     return [*uploads, *submitted, *imports, *chats, *sounds]
 
 
+def listed(platform: Platform, host: str) -> set[str]:
+    """Return the models that the front says are staged on a host; it has none of them itself."""
+    found = platform.http.get("/models/local").raise_for_status().json()
+    return {str(model["name"]) for model in found if model["host"] == host}
+
+
 def test_one_of_two_hosts_is_lost_with_staged_files_and_all_jobs_end_well(
     platform: Platform,
     commits: Callable[[str], list[str]],
@@ -161,6 +167,7 @@ def test_one_of_two_hosts_is_lost_with_staged_files_and_all_jobs_end_well(
     platform.start("cpu-right")
     staged = {path.name for path in platform.staging_of("left").iterdir()}
     assert {f"two_chat-{number}" for number in range(STAGED)} <= staged
+    assert {f"two_chat-{number}" for number in range(STAGED)} <= listed(platform, "left")
 
     # Frozen, so that it does none of the uploads before it is lost.
     os.kill(platform.pid("cpu-left"), signal.SIGSTOP)
@@ -176,6 +183,8 @@ def test_one_of_two_hosts_is_lost_with_staged_files_and_all_jobs_end_well(
     for number, job in enumerate(uploads):
         assert commits(f"two-staged-{number}") == [job["result"]["commit_id"]]
         assert (platform.staging_of("right") / f"two_chat-{number}").is_dir()
+    assert {f"two_chat-{number}" for number in range(STAGED)} <= listed(platform, "right")
+    assert not listed(platform, "left"), "a host without a worker can upload nothing"
     figure(f"two hosts: {JOBS} jobs, {sum(job['attempt'] > 1 for job in ended)} of them run again")
 
     platform.start("cpu-left", "gpu-left")

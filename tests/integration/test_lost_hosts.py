@@ -1,6 +1,7 @@
 """An upload that only one host can do does not wait for ever for that host."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 import redis
@@ -12,7 +13,13 @@ from shared.requests import DownloadRequest
 from shared.settings import LedgerSettings
 from workers.lost_hosts import LostHosts
 
-SOURCE = DownloadRequest(model_name="org/m", revision="c0ffee", allow_patterns=("*.json",))
+PLACED = Placed(
+    host="gone",
+    source=DownloadRequest(model_name="org/m", revision="c0ffee", allow_patterns=("*.json",)),
+    files=2,
+    size_bytes=300,
+    staged_at=datetime(2026, 1, 1, tzinfo=UTC),
+)
 GiveUp = Callable[..., Job]
 
 
@@ -53,8 +60,9 @@ def give_up(ledger: Ledger, presence: Presence, placement: Placement) -> GiveUp:
 def test_the_upload_of_a_lost_host_is_given_to_all_hosts(
     ledger: Ledger, placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
-    placement.record("org_m", Placed("gone", SOURCE))
-    assert placement.find("org_m") == Placed("gone", SOURCE)
+    placement.record(PLACED)
+    assert placement.find("org_m") == PLACED
+    assert placement.list() == (PLACED,)
     job = queued(uploads_of("gone"))
     assert give_up(job, 60).queue == uploads_of("gone"), "the host may come back"
     moved = give_up(job)
@@ -66,9 +74,8 @@ def test_the_upload_of_a_lost_host_is_given_to_all_hosts(
 
 
 def test_an_upload_that_nobody_can_download_again_fails_and_says_so(
-    placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
+    queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
-    placement.record("org_m", Placed("gone", None))
     job = queued(uploads_of("gone"))
     assert give_up(job, 60).state is JobState.QUEUED, "the host may come back"
     ended = give_up(job)
@@ -95,6 +102,6 @@ def test_a_job_that_was_claimed_meanwhile_is_left(
     job = queued(uploads_of("gone"))
     ledger.claim(job.id, "cpu@gone")
     assert give_up(job).state is JobState.RUNNING
-    placement.record("org_m", Placed("gone", SOURCE))
+    placement.record(PLACED)
     assert give_up(job).state is JobState.RUNNING
     assert not ledger.reassign(job, UPLOADS), "its fence is another one now"

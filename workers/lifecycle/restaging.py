@@ -1,5 +1,6 @@
 """Models that were staged on a host which is lost: downloaded again where they are uploaded now."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from shared.ledger import Placed, Placement
@@ -27,7 +28,15 @@ class Restaging:
                 "start_within_seconds": None,
             }
         )
-        self._placement.record(request.local_model_name, Placed(self._host_id, pinned))
+        self._placement.record(
+            Placed(
+                host=self._host_id,
+                source=pinned,
+                files=result["files"],
+                size_bytes=result["size_bytes"],
+                staged_at=datetime.now(UTC),
+            )
+        )
         return result
 
     def __call__(self, context: JobContext, request: UploadRequest) -> None:
@@ -37,6 +46,5 @@ class Restaging:
         one that was staged last.
         """
         placed = self._placement.find(request.local_model_name)
-        elsewhere = placed is not None and placed.host != self._host_id
-        if context.job.queue == UPLOADS and elsewhere and placed and placed.source:
+        if context.job.queue == UPLOADS and placed and placed.host != self._host_id:
             self.stage(context, placed.source)
