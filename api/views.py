@@ -1,9 +1,18 @@
 """What the front answers."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState, Progress
@@ -105,6 +114,14 @@ class JobView(BaseModel):
             for name in _INFERENCE_FIELDS:
                 fields.pop(name, None)
         return fields
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Describe the fields: of what a serializer returns, pydantic knows only that it is one."""
+        plain = {name: part for name, part in core_schema.items() if name != "serialization"}
+        return handler(cast("CoreSchema", plain))
 
     @classmethod
     def of(cls, job: Job) -> "JobView":

@@ -13,7 +13,7 @@ from tests.docs.conftest import Stack
 from tests.docs.pages import ROOT, Block
 
 #: Of a page; and of the stack before the first one, on a machine that is very busy.
-TIMEOUT_SECONDS, START_SECONDS = 240, 360
+TIMEOUT_SECONDS, START_SECONDS = 400, 400
 #: A call that is refused fails, as it would in front of a reader. jq is not on every machine.
 PRELUDE = r"""
 set -eo pipefail
