@@ -54,6 +54,7 @@ JOB_ANSWERS: Answers = {
     },
     404: PROBLEM | {"description": "The request names something that does not exist."},
     **CONFLICT,
+    **KEY_ANSWERS,
     503: STORE_ANSWERS[503],
 }
 #: One server-sent event. OpenAPI 3.1 has no word for the items of a stream; readers know 3.2's.

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from shared.readable_json import JsonObject
 from shared.requests import (
     OLLAMA_ALIAS,
     BranchName,
@@ -29,8 +30,8 @@ _REPO_LETTERS = (3, 63)
 class SmokeTest(JobRequest):
     """An inference that a new version must pass before it gets its stage."""
 
-    data: dict[str, Any]
-    options: dict[str, Any] = Field(default_factory=dict)
+    data: JsonObject
+    options: JsonObject = Field(default_factory=dict)
     #: What the answer's text must have in it; without it, any answer will do.
     expect_contains: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
 

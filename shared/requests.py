@@ -1,7 +1,5 @@
 """The requests that become jobs: validated by the front, kept in the ledger, read by workers."""
 
-from collections.abc import Iterable
-from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -18,6 +16,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from shared.readable_json import JsonObject
 from shared.tasks import NAME_PATTERN, Engine, Task, options_of
 
 
@@ -36,48 +35,7 @@ def _inside(path: str) -> str:
     return path
 
 
-#: Chats with tools nest less, and readers of JSON stop at some depth.
-_MAX_DEPTH = 64
-#: Everybody who looks at a job reads them all.
-_MAX_VALUES = 100_000
-
-
-def _readable(given: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what some reader of JSON could not read, or not in good time."""
-    level: list[Any] = [given]
-    count = 0
-    for _ in range(_MAX_DEPTH):
-        level = [part for value in level for part in _parts(value)]
-        count += len(level)
-        if count > _MAX_VALUES:
-            raise ValueError(f"must not hold more than {_MAX_VALUES} values")
-        if not level:
-            return given
-    raise ValueError(f"must not nest more than {_MAX_DEPTH} deep")
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Return what a value is made of; refuse what is no value of JSON."""
-    if isinstance(value, dict):
-        return [*value, *value.values()]
-    if isinstance(value, list | tuple):
-        return value
-    if isinstance(value, float) and not isfinite(value):
-        raise ValueError("must hold only finite numbers")
-    if isinstance(value, str) and not _is_text(value):
-        raise ValueError("must hold only Unicode texts, without lone surrogates")
-    return ()
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-#: What the rules for names say to readers of OpenAPI; pydantic's patterns know no negation.
+#: What the two rules above say to readers of OpenAPI; pydantic's patterns know no negation.
 _PLAIN = Field(json_schema_extra={"not": {"pattern": r"\.\.|--|//"}})
 _INSIDE = Field(json_schema_extra={"not": {"pattern": r"(^|/)\.{0,2}(/|$)"}})
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9._-]"
@@ -126,8 +84,6 @@ Version = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}$")]
 TaskName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Task])]
 #: A built-in engine or a plugin's.
 EngineName = Annotated[str, Field(pattern=NAME_PATTERN, examples=[*Engine])]
-#: An object whose content only the task's handler knows.
-JsonObject = Annotated[dict[str, Any], AfterValidator(_readable)]
 Stage = Literal["production", "staging", "archived", "none"]
 Priority = Annotated[int, Field(strict=True, ge=0, le=9)]
 #: Yes or no, as JSON has it: neither 0 nor "no".

@@ -62,7 +62,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         config = json.loads((directory / "config.json").read_bytes())
     except FileNotFoundError:
         raise ModelLoadError("the model has no config.json", code="missing_config") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelLoadError(
             f"the model's config.json is not JSON: {error}", code="corrupt_config"
         ) from None

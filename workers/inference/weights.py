@@ -26,8 +26,17 @@ _BITS = {
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 #: safetensors' own limit.
 _MAX_HEADER_BYTES = 100_000_000
+_MAX_DIMENSIONS = 64
 #: What reading a file that is not what it should be raises.
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error)
+_MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def read_header(file: Path) -> list[Tensor]:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
         header.pop("__metadata__", None)
-        found = [Tensor(name, x["dtype"], prod(x["shape"])) for name, x in header.items()]
+        found = [Tensor(name, x["dtype"], elements(x["shape"])) for name, x in header.items()]
         expected_bytes = (
             8 + length + max((x["data_offsets"][1] for x in header.values()), default=0)
         )
@@ -89,6 +98,13 @@ def read_header(file: Path) -> list[Tensor]:
     if unknown:
         raise _corrupt(file, f"it holds numbers of unknown types: {', '.join(sorted(unknown))}")
     return found
+
+
+def elements(shape: list[int]) -> int:
+    """Return how many numbers a tensor has; refuse a shape that none has, and takes long."""
+    if len(shape) > _MAX_DIMENSIONS or not all(type(x) is int and 0 <= x < 2**63 for x in shape):
+        raise ValueError("a tensor has a shape that cannot be")
+    return prod(shape)
 
 
 def _shards(index: Path) -> list[str]:

@@ -80,7 +80,7 @@ class Register:
         data = self._store.read(location.repo, location.commit, path, 0, MAX_CONFIG_BYTES)
         try:
             config = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ModelLoadError(
                 f"{CONFIG} of {location.uri} is not JSON: {error}", code="corrupt_config"
             ) from error

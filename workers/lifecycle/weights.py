@@ -3,20 +3,27 @@
 import json
 import struct
 from collections.abc import Mapping
-from math import prod
 from pathlib import PurePosixPath
 
 from shared.errors import ModelLoadError, UnsafeModelError
 from shared.lakefs.store import LakeFSStore
 from shared.models import LakeFSLocation, StoredFile
-from workers.inference.weights import INDEX, PICKLES, SINGLE
+from workers.inference.weights import INDEX, PICKLES, SINGLE, elements
 
 #: Most headers fit, so that one request a file is enough.
 FIRST_BYTES = 1 << 18
 #: safetensors' own limit.
 MAX_HEADER_BYTES = 100_000_000
 
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, IndexError, struct.error)
+_MALFORMED = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+    struct.error,
+)
 
 
 class StoredWeights:
@@ -85,7 +92,7 @@ class StoredWeights:
             )
             if end != size_bytes:
                 raise ValueError(f"it should have {end} bytes and has {size_bytes}")
-            return sum(prod(each["shape"]) for each in tensors.values())
+            return sum(elements(each["shape"]) for each in tensors.values())
         except _MALFORMED as error:
             raise self._corrupt(name, error) from error
 
