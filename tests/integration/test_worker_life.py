@@ -179,11 +179,16 @@ def test_a_worker_outlives_what_its_work_raises_and_leaks_nothing(bench: Bench) 
         codes = {act: code(bench.ended(job)) for act, job in zip(acts, jobs, strict=True)}
         assert codes == {"memory": "out_of_memory", "exit": "internal_error", "end": None}
 
-    rounds(3)
-    before = seen.num_fds(), seen.num_threads()
-    for _ in range(3):
+    def cut_and_go_on() -> None:
         bench.client.client_kill_filter(_type="normal", skipme=True)
         rounds(4)
+
+    # By then each slot has published a hint, over connections that it keeps.
+    for _ in range(3):
+        cut_and_go_on()
+    before = seen.num_fds(), seen.num_threads()
+    for _ in range(3):
+        cut_and_go_on()
     wait_until(
         lambda: seen.num_fds() <= before[0] + 2 and seen.num_threads() <= before[1] + 2,
         what=f"no more than {before} descriptors and threads",
