@@ -35,8 +35,8 @@ format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff format .
 
 test: $(READY) ## Run every test that needs neither a GPU nor the images' packages
-	@# Two processes, a file of tests in one of them: half of the time is waiting.
-	$(BIN)/python -m pytest -m "not gpu and not images" -n 2 --dist loadfile
+	@# Three processes, a file of tests in one of them: much of the time is waiting.
+	$(BIN)/python -m pytest -m "not gpu and not images" -n 3 --dist loadfile
 
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit

@@ -33,7 +33,8 @@ def check_staging(books: Books, staging: Path, expected: dict[str, Digests]) -> 
 def check_snapshots(books: Books, snapshots: Path, expected: dict[str, Digests]) -> None:
     """Every finished snapshot has its model's bytes."""
     for directory in snapshots.glob("[!.]*/*/*"):
-        if digests(directory) != expected[directory.name]:
+        # Workers preload what has priority in MLflow, where other tests have models too.
+        if directory.name in expected and digests(directory) != expected[directory.name]:
             books.wrong("effect", str(directory), "its files are not those of the model")
 
 

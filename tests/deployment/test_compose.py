@@ -71,7 +71,7 @@ def test_the_example_holds_no_secret() -> None:
 def test_the_documented_commands_fill_in_every_secret(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / ".env.example", tmp_path)
     page = (REPOSITORY / "docs/deployment.md").read_text()
-    commands = page.split("```bash\n")[1].split("docker compose")[0]
+    commands = page.split("```bash\n")[1].split("```")[0]
     subprocess.run(["bash", "-euc", commands], cwd=tmp_path, check=True)
     filled = {name: value or "" for name, value in dotenv_values(tmp_path / ".env").items()}
     assert {name for name in filled if filled[name] != EXAMPLE[name]} == set(SECRETS)

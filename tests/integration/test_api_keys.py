@@ -342,10 +342,11 @@ def test_without_redis_only_the_operators_own_key_is_known(
 ) -> None:
     away = RedisSettings.model_validate({"url": f"redis://127.0.0.1:{free_port()}/0"})
     client = new_client(redis=away, admin_key=SecretStr(ADMIN_KEY))
-    assert client.get("/models/local", headers={"X-API-Key": ADMIN_KEY}).status_code == 200
-    assert client.get("/models/local").status_code == 401
+    call = f"/files/file-{0:032x}"
+    assert client.get(call, headers={"X-API-Key": ADMIN_KEY}).status_code == 404
+    assert client.get(call).status_code == 401
     _, text = keys.create("test", Role.ADMIN)
-    assert client.get("/models/local", headers={"X-API-Key": text}).status_code == 503
+    assert client.get(call, headers={"X-API-Key": text}).status_code == 503
 
 
 def test_an_open_front_stays_open_when_redis_goes(

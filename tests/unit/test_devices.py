@@ -121,7 +121,7 @@ def test_a_workers_name_says_its_device(
 
     given = Settings(storage=StorageSettings(host_id="here"), inference=settings())
     monkeypatch.setattr(command_line, "Settings", lambda: given)
-    monkeypatch.setattr(command_line, "Worker", worker)
+    monkeypatch.setattr("workers.app.Worker", worker)
     monkeypatch.setattr(command_line, "configure_logs", lambda: None)
     monkeypatch.setattr(sys, "argv", ["workers", *arguments])
     with pytest.raises(_Started):
