@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help setup lock check format test test-unit test-images test-gpu fuzz up demo docs screens bench chaos soak
+.PHONY: help setup lock check format test test-unit test-long test-images test-gpu fuzz up demo docs screens bench chaos soak
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -34,12 +34,15 @@ format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: $(READY) ## Run every test that needs neither a GPU nor the images' packages
+test: $(READY) ## Run every test but those below
 	@# Three processes, a file of tests in one of them: much of the time is waiting.
-	$(BIN)/python -m pytest -m "not gpu and not images" -n 3 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not images and not long" -n 3 --dist loadfile
 
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit
+
+test-long: $(READY) ## Run the tests that take minutes: commands of the documents, fuzz, canary, imports, hosts
+	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
 test-images: $(READY) ## Install what the images install, and run it (minutes at the first time)
 	$(BIN)/python -m pytest -m images

@@ -14,6 +14,8 @@ from tests.docs.conftest import Stack
 from tests.docs.pages import COMMANDS, DATA, PAGES, ROOT, Block, blocks_of, text_of
 from tests.docs.shell import START_SECONDS, TIMEOUT_SECONDS, run
 
+pytestmark = pytest.mark.long
+
 BLOCKS = tuple(chain.from_iterable(map(blocks_of, PAGES)))
 NOT_RUN = [block for block in BLOCKS if block.reason]
 #: What a machine without these cannot run; everything else is run by a test, here or in its place.

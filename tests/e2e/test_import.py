@@ -19,6 +19,8 @@ from tests.ollama_server import Model, OllamaTestServer
 from tests.platform import Json, Platform
 from tests.processes import wait_until
 
+pytestmark = pytest.mark.long
+
 SMOKE = {"data": {"inputs": "the quick"}, "options": {"max_new_tokens": 3, "do_sample": False}}
 
 

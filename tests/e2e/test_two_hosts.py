@@ -20,7 +20,7 @@ from tests.tiny_audio_models import tiny_wav2vec2_classifier
 from tests.tiny_models import tiny_llama
 
 #: Five processes start, and the lost host's leases must run out.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.long
 
 HOSTS = ("left", "right")
 #: Of each, jobs of both kinds of workers.

@@ -16,6 +16,8 @@ import pytest
 from api.waiting import MAX_WAIT_SECONDS
 from tests.platform import Platform
 
+pytestmark = pytest.mark.long
+
 #: What a short run makes at least; nearly all of it is fixed by the OpenAPI itself.
 LEAST_CASES = 500
 #: No call may take longer: the longest wait that the API offers, and some.

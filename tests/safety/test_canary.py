@@ -30,6 +30,8 @@ from tests.safety.echo import Echo, EchoOfLinks
 from tests.servers import mlflow_running
 from tests.tiny_models import tiny_llama
 
+pytestmark = pytest.mark.long
+
 MODEL = "tests/chat"
 HUB, LINK, REDIS = Canary("HF_TOKEN"), Canary("presigned link"), Canary("Redis' password")
 OLLAMA, ADMIN = Canary("OLLAMA_API_KEY"), Canary("API_ADMIN_KEY")
