@@ -178,7 +178,7 @@ def test_health_shows_every_component(platform: Platform) -> None:
         (
             "upload_to_lakefs",
             {"repo_name": "some-repo", "local_model_name": "not-there"},
-            (404, "not_found", "not-there"),
+            (404, "model_not_staged", "not-there"),
         ),
         (
             "register_from_lakefs",
