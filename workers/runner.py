@@ -1,6 +1,8 @@
 """Runs one job from claim to end. The only place that catches everything."""
 
+import itertools
 import random
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -105,14 +107,35 @@ class Runner:
             write_progress=lambda progress: report(
                 lambda: self._ledger.report_progress(job, progress)
             ),
-            write_token=lambda text: report(lambda: self._ledger.report_token(job, text)),
+            write_token=self._token_writer(job, report),
         )
+
+    def _token_writer(
+        self, job: Job, report: Callable[[Callable[[], bool]], None]
+    ) -> Callable[[str], None]:
+        """Return what writes each piece of text once and in order, through an outage of Redis."""
+        unsent, numbers = deque[tuple[int, str]](), itertools.count(1)
+
+        def send() -> bool:
+            while unsent:
+                if not self._ledger.report_token(job, *unsent[0]):
+                    return False
+                unsent.popleft()
+            return True
+
+        def write(text: str) -> None:
+            if text:
+                unsent.append((next(numbers), text))
+                report(send)
+            else:  # the last chance: an outage is the caller's to wait for
+                send()
+
+        return write
 
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:
         try:
             context.check()
             result = self._works[context.job.kind](context)
-            context.flush()
         except LifecycleError as error:
             return None, error
         except MemoryError:
@@ -129,6 +152,7 @@ class Runner:
         """Write down how the work went, through an outage of Redis, until it is known."""
         while True:
             try:
+                context.flush()
                 return self._write_end(context.job, result, error)
             except UnavailableError as outage:
                 log.warning("end not written yet", reason=outage.detail)

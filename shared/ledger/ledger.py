@@ -132,9 +132,10 @@ class Ledger(JobReader):
         """Write progress; return False, and write nothing, if the job is another worker's now."""
         return bool(self._run("report", job.id, job.fence, "progress", progress.model_dump_json()))
 
-    def report_token(self, job: Job, text: str) -> bool:
-        """Append a piece of generated text to the job's events."""
-        return bool(self._run("report", job.id, job.fence, "token", json.dumps({"text": text})))
+    def report_token(self, job: Job, number: int, text: str) -> bool:
+        """Append a piece of generated text, the run's ``number``-th, to the job's events, once."""
+        data = json.dumps({"text": text})
+        return bool(self._run("report", job.id, job.fence, "token", data, number))
 
     def finish(
         self,

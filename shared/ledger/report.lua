@@ -1,4 +1,5 @@
--- ARGV: id, fence, event (progress or token), data (JSON). Returns whether it was written.
+-- ARGV: id, fence, event (progress or token), data (JSON), a token's number in its run.
+-- Returns whether it was written.
 local id, event, data = ARGV[1], ARGV[3], ARGV[4]
 local state, fence, parent, part, parts, kind =
   read(id, 'state', 'fence', 'parent_id', 'part', 'parts', 'kind')
@@ -13,6 +14,12 @@ local function sum()
   return cjson.encode(one)
 end
 
+if event == 'token' then
+  -- The reply to this very piece was lost on its way, and it is sent again.
+  local run, last = string.match(read(id, 'said') or '', '^(%d+):(%d+)$')
+  if run == fence and tonumber(last) >= tonumber(ARGV[5]) then return 1 end
+  write(id, 'said', fence .. ':' .. ARGV[5])
+end
 emit(id, event, data)
 if event == 'progress' then
   write(id, 'progress', data)

@@ -236,7 +236,7 @@ def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: L
     job = ledger.claim(submit(client)["job_id"], "gpu@a")
     assert job is not None
     ledger.report_progress(job, Progress(completed=1, total=2))
-    ledger.report_token(job, "Grüße")
+    ledger.report_token(job, 1, "Grüße")
     ledger.finish(job, JobState.SUCCEEDED, result={})
     events = _events(client, job.id)
     assert [name for _, name, _ in events] == [

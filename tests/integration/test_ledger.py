@@ -88,7 +88,7 @@ def test_stale_fence_can_write_nothing(ledger: Ledger) -> None:
     current = claim(ledger, stale, "cpu@b")
     assert ledger.renew(stale) == "lost"
     assert not ledger.report_progress(stale, Progress(completed=1))
-    assert not ledger.report_token(stale, "x")
+    assert not ledger.report_token(stale, 1, "x")
     assert not ledger.finish(stale, JobState.FAILED)
     assert not ledger.requeue(stale)
     assert ledger.get(stale.id) == current
@@ -259,3 +259,14 @@ def test_a_queued_job_knows_how_many_are_before_it(ledger: Ledger) -> None:
     assert [job.position for job in ledger.page()[0]] == [0, 2, 1]
     assert claim(ledger, urgent).position is None
     assert ledger.get(second.id).position == 1
+
+
+def test_a_piece_of_text_that_is_sent_again_is_told_once(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    job = claim(ledger, accept(ledger))
+    for number, text in [(1, "a"), (2, "b"), (2, "b"), (1, "a"), (3, "c")]:
+        assert ledger.report_token(job, number, text)
+    events = redis_client.xrange(f"{ledger_settings.prefix}:events:{job.id}") or []
+    said = [fields["data"] for _, fields in events if fields and fields["event"] == "token"]
+    assert said == ['{"text": "a"}', '{"text": "b"}', '{"text": "c"}']

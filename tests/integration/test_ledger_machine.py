@@ -176,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(job=claims)
     def report(self, job: Job) -> None:
         holds = job.id in self.model.jobs and self.model.holds(job.id, job.fence)
-        assert self.ledger.report_token(job, "x") == holds
+        assert self.ledger.report_token(job, 1, "x") == holds
 
     @rule(job=claims, state=ENDS)
     def finish(self, job: Job, state: JobState) -> None:
