@@ -198,15 +198,15 @@ class LedgerModel:
         return True
 
     def reconcile(self) -> None:
-        """Act on every job whose time has come."""
-        due = sorted(self.jobs.values(), key=lambda job: job.kept_until)
-        for job in due:
-            if job.state is JobState.QUEUED:
-                if not self._give_up(job) and job.lane is None and job.available <= self.now:
-                    self._line_up(job)
-            elif job.state is JobState.RUNNING:
+        """Act on every job whose time has come; on what has ended after the others."""
+        over = [job for job in self.jobs.values() if job.state.terminal]
+        for job in self.open():
+            if job.state is JobState.RUNNING:
                 self._look_at_running(job)
-            elif job.kept_until <= self.now:
+            elif not self._give_up(job) and job.lane is None and job.available <= self.now:
+                self._line_up(job)
+        for job in over:
+            if job.kept_until <= self.now:
                 self._keep_or_forget(job)
         self._refill()
 

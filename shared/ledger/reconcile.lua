@@ -59,6 +59,8 @@ local function look_at_ended(id)
   end
 end
 
+-- What has ended comes last: by then it is known which parents ended in this very round.
+local over = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit)) do
   local state = read(id, 'state')
   if not state then
@@ -68,7 +70,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT'
   elseif state == 'running' then
     look_at_running(id)
   else
-    look_at_ended(id)
+    table.insert(over, id)
   end
 end
+for _, id in ipairs(over) do look_at_ended(id) end
 return {lost, crashed, late, expired}
