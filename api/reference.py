@@ -1,12 +1,12 @@
 """Writes docs/api.md from the front's OpenAPI; ``--check`` fails when it is old."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from api.app import create_app
+from shared.generated_page import keep
 from shared.settings import Settings
 
 PAGE = Path("docs/api.md")
@@ -110,10 +110,7 @@ def _cell(text: str) -> str:
 
 def main() -> None:
     """Write the page, or compare it with what is there."""
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), "utf-8")
-    elif not PAGE.exists() or PAGE.read_text("utf-8") != page():
-        sys.exit(f"{PAGE} is old: run `make docs`")
+    keep(PAGE, page())
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Writes docs/configuration.md from the settings themselves; ``--check`` fails when it is old."""
 
-import sys
 from pathlib import Path
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from shared.generated_page import keep
 from shared.settings import Group, Settings
 
 PAGE = Path("docs/configuration.md")
@@ -46,10 +46,7 @@ def _default(field: FieldInfo) -> str:
 
 def main() -> None:
     """Write the page, or compare it with what is there."""
-    if "--check" not in sys.argv:
-        PAGE.write_text(page(), "utf-8")
-    elif not PAGE.exists() or PAGE.read_text("utf-8") != page():
-        sys.exit(f"{PAGE} is old: run `make docs`")
+    keep(PAGE, page())
 
 
 if __name__ == "__main__":

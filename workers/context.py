@@ -47,13 +47,12 @@ class JobContext:
         self._write_progress(progress)
 
     def flush(self) -> None:
-        """Write the progress and the text that were held back, so that they end exact."""
+        """Write the progress that was held back, so that it ends exact."""
         with self._lock:
             progress, pending = self._latest, self._pending
             self._pending = False
         if pending and progress is not None:
             self._write_progress(progress)
-        self._write_token("")
 
     def emit(self, text: str) -> None:
         """Stream a piece of generated text to the job's events."""

@@ -1,8 +1,6 @@
 """Runs one job from claim to end. The only place that catches everything."""
 
-import itertools
 import random
-from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +23,7 @@ from shared.ledger import Ledger, NewJob
 from shared.settings import LedgerSettings
 from workers.context import JobContext
 from workers.heartbeat import Heartbeat
+from workers.pieces import Pieces
 from workers.quarantine import Quarantine
 
 #: What a work returns: the job's result, or the child that must end before the job goes on.
@@ -85,14 +84,15 @@ class Runner:
             log.info("job started", model=job.model, attempt=job.attempts)
             token = CancelToken()
             with self._heartbeat.watching(job, token):
-                context = self._context(job, token)
+                pieces = Pieces(self._ledger, job)
+                context = self._context(job, token, pieces)
                 result, error = self._work(context)
-                settled = self._settle(context, result, error)
+                settled = self._settle(context, pieces, result, error)
             log.info("job left", state=settled, error=error.specific_code if error else None)
             if error is not None:
                 raise JobFailedError(f"{error.specific_code}: {error.detail}")
 
-    def _context(self, job: Job, token: CancelToken) -> JobContext:
+    def _context(self, job: Job, token: CancelToken, pieces: Pieces) -> JobContext:
         def report(event: Callable[[], bool]) -> None:
             # Progress is worth no failure: what Redis misses now, the next report brings.
             try:
@@ -101,36 +101,18 @@ class Runner:
             except UnavailableError as error:
                 log.warning("report not written", reason=error.detail)
 
+        def write_token(text: str) -> None:
+            pieces.add(text)
+            report(pieces.send)
+
         return JobContext(
             job,
             token,
             write_progress=lambda progress: report(
                 lambda: self._ledger.report_progress(job, progress)
             ),
-            write_token=self._token_writer(job, report),
+            write_token=write_token,
         )
-
-    def _token_writer(
-        self, job: Job, report: Callable[[Callable[[], bool]], None]
-    ) -> Callable[[str], None]:
-        """Return what writes each piece of text once and in order, through an outage of Redis."""
-        unsent, numbers = deque[tuple[int, str]](), itertools.count(1)
-
-        def send() -> bool:
-            while unsent:
-                if not self._ledger.report_token(job, *unsent[0]):
-                    return False
-                unsent.popleft()
-            return True
-
-        def write(text: str) -> None:
-            if text:
-                unsent.append((next(numbers), text))
-                report(send)
-            else:  # the last chance: an outage is the caller's to wait for
-                send()
-
-        return write
 
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:
         try:
@@ -147,12 +129,17 @@ class Runner:
         return result, None
 
     def _settle(
-        self, context: JobContext, result: Outcome | None, error: LifecycleError | None
+        self,
+        context: JobContext,
+        pieces: Pieces,
+        result: Outcome | None,
+        error: LifecycleError | None,
     ) -> str:
         """Write down how the work went, through an outage of Redis, until it is known."""
         while True:
             try:
                 context.flush()
+                pieces.send()
                 return self._write_end(context.job, result, error)
             except UnavailableError as outage:
                 log.warning("end not written yet", reason=outage.detail)

@@ -1,6 +1,6 @@
 -- ARGV: id. Returns {outcome, state}: cancelled, requested, ended or unknown.
 local function cancel(id)
-  local state, pending = read(id, 'state', 'pending')
+  local state = read(id, 'state')
   if not state then return {'unknown', ''} end
   if state == 'queued' then
     finish(id, 'cancelled', '', '')

@@ -25,6 +25,7 @@ from shared.cancellation import CancelToken
 from shared.errors import CancelledError, InvalidInputError, UnsupportedTaskError
 from shared.settings import MIB, InferenceSettings, Settings, StorageSettings
 from shared.tasks import AsrOptions, Task
+from tests.cancelling import CancelAfter
 from tests.model_stores import DirectoryStore, StaticRegistry
 from tests.tiny_audio_models import (
     LABELS,
@@ -308,27 +309,11 @@ def test_whisper_can_be_cancelled_at_each_token(stack: Stack, whisper: Whisper) 
         stack.ask("whisper", LONG, token=token, on_token=on_token)
     assert len(pieces) == 1
 
-    looks = _CancelAfter(12)
+    looks = CancelAfter(12)
     with pytest.raises(CancelledError):
         stack.ask("whisper", LONG, token=looks, num_beams=2)
     assert looks.looks < 16
     assert stack.ask("whisper", SHORT)["metadata"]["cache_hit"]
-
-
-class _CancelAfter(CancelToken):
-    """Cancels itself when it is looked at for the n-th time."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = 0
-        self._limit = looks
-
-    def check(self) -> None:
-        """Count the look."""
-        self.looks += 1
-        if self.looks >= self._limit:
-            self.cancel(CancelledError("by the client"))
-        super().check()
 
 
 def test_progress_follows_the_sound(stack: Stack, whisper: Whisper) -> None:

@@ -26,6 +26,7 @@ from shared.errors import (
 from shared.models import LakeFSLocation
 from shared.settings import MIB, InferenceSettings, Settings, StorageSettings
 from shared.tasks import Engine, Task
+from tests.cancelling import CancelAfter
 from tests.model_stores import DirectoryStore, StaticRegistry
 from tests.tiny_models import tiny_llama
 from workers.inference.calls import InferenceCall
@@ -324,7 +325,7 @@ def test_a_cancel_ends_the_generation_between_two_tokens(stack: Stack) -> None:
 
 @pytest.mark.parametrize("beams", [1, 4])
 def test_a_cancel_ends_what_does_not_stream(stack: Stack, beams: int) -> None:
-    token = _CancelAfter(5)
+    token = CancelAfter(5)
     with pytest.raises(CancelledError):
         stack.ask(PROMPT, max_new_tokens=200, num_beams=beams, token=token)
     assert token.looks < 20
@@ -334,27 +335,11 @@ def test_a_cancel_ends_a_long_prompt_between_two_layers(tmp_path: Path) -> None:
     stack = Stack(tmp_path)
     stack.publish("deep", "d0", layers=12)
     stack.ask(PROMPT, model="deep", max_new_tokens=1)
-    token = _CancelAfter(6)
+    token = CancelAfter(6)
     with pytest.raises(CancelledError):
         stack.ask(" ".join([PROMPT] * 20), model="deep", max_new_tokens=1, token=token)
     # The step has twelve layers and the token is looked at before it too.
     assert token.looks == 6
-
-
-class _CancelAfter(CancelToken):
-    """Cancels itself when it is looked at for the n-th time."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = 0
-        self._limit = looks
-
-    def check(self) -> None:
-        """Count the look."""
-        self.looks += 1
-        if self.looks >= self._limit:
-            self.cancel(CancelledError("by the client"))
-        super().check()
 
 
 @pytest.mark.parametrize(

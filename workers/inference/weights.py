@@ -2,10 +2,11 @@
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from shared.errors import ModelLoadError, UnsafeModelError
 
@@ -25,10 +26,10 @@ _BITS = {
 #: Types that change when a model is loaded in another floating point type.
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 #: safetensors' own limit.
-_MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 100_000_000
 _MAX_DIMENSIONS = 64
 #: What reading a file that is not what it should be raises.
-_MALFORMED = (
+MALFORMED = (
     ValueError,
     KeyError,
     TypeError,
@@ -84,20 +85,23 @@ def read_header(file: Path) -> list[Tensor]:
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
-            header = json.loads(stream.read(min(length, _MAX_HEADER_BYTES)))
+            header = json.loads(stream.read(min(length, MAX_HEADER_BYTES)))
         header.pop("__metadata__", None)
         found = [Tensor(name, x["dtype"], elements(x["shape"])) for name, x in header.items()]
-        expected_bytes = (
-            8 + length + max((x["data_offsets"][1] for x in header.values()), default=0)
-        )
+        expected_bytes = size_of_file(length, header)
         unknown = {tensor.dtype for tensor in found} - _BITS.keys()
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise _corrupt(file, str(error)) from None
     if size_bytes != expected_bytes:
         raise _corrupt(file, f"it has {size_bytes} bytes and should have {expected_bytes}")
     if unknown:
         raise _corrupt(file, f"it holds numbers of unknown types: {', '.join(sorted(unknown))}")
     return found
+
+
+def size_of_file(header_bytes: int, header: Mapping[str, Any]) -> int:
+    """Return the bytes of the file that a header belongs to, by what it says of its tensors."""
+    return 8 + header_bytes + max((x["data_offsets"][1] for x in header.values()), default=0)
 
 
 def elements(shape: list[int]) -> int:
@@ -111,7 +115,7 @@ def _shards(index: Path) -> list[str]:
     """Return the names of the files that an index points to."""
     try:
         names = sorted({str(x) for x in json.loads(index.read_bytes())["weight_map"].values()})
-    except _MALFORMED as error:
+    except MALFORMED as error:
         raise _corrupt(index, str(error)) from None
     if any(Path(name).name != name for name in names):
         raise _corrupt(index, "it names files outside the model")

@@ -8,22 +8,18 @@ from pathlib import PurePosixPath
 from shared.errors import ModelLoadError, UnsafeModelError
 from shared.lakefs.store import LakeFSStore
 from shared.models import LakeFSLocation, StoredFile
-from workers.inference.weights import INDEX, PICKLES, SINGLE, elements
+from workers.inference.weights import (
+    INDEX,
+    MALFORMED,
+    MAX_HEADER_BYTES,
+    PICKLES,
+    SINGLE,
+    elements,
+    size_of_file,
+)
 
 #: Most headers fit, so that one request a file is enough.
 FIRST_BYTES = 1 << 18
-#: safetensors' own limit.
-MAX_HEADER_BYTES = 100_000_000
-
-_MALFORMED = (
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    RecursionError,
-    struct.error,
-)
 
 
 class StoredWeights:
@@ -71,7 +67,7 @@ class StoredWeights:
             names = sorted(set(json.loads(index)["weight_map"].values()))
             if not all(isinstance(name, str) for name in names):
                 raise ValueError("it names no files")
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise self._corrupt(INDEX, error) from error
         return names
 
@@ -87,13 +83,11 @@ class StoredWeights:
                 head += self._read(name, len(head), length + 8 - len(head))
             tensors = json.loads(head[8 : 8 + length])
             tensors.pop("__metadata__", None)
-            end = (
-                8 + length + max((each["data_offsets"][1] for each in tensors.values()), default=0)
-            )
+            end = size_of_file(length, tensors)
             if end != size_bytes:
                 raise ValueError(f"it should have {end} bytes and has {size_bytes}")
             return sum(elements(each["shape"]) for each in tensors.values())
-        except _MALFORMED as error:
+        except MALFORMED as error:
             raise self._corrupt(name, error) from error
 
     def _read(self, name: str, start: int, length: int) -> bytes:

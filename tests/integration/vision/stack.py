@@ -11,8 +11,6 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.cancellation import CancelToken
-from shared.errors import CancelledError
 from shared.settings import MIB, InferenceSettings, MediaSettings, Settings, StorageSettings
 from tests.media_samples import mp4
 from tests.model_stores import DirectoryStore, StaticRegistry
@@ -57,22 +55,6 @@ class VisionStack:
         """Ask with options given by name."""
         keywords = {key: more.pop(key) for key in ("token", "on_token") if key in more}
         return self.manager.infer(task, "transformers", model, data, more, **keywords)
-
-
-class CancelAfter(CancelToken):
-    """Cancels itself when it is looked at for the n-th time."""
-
-    def __init__(self, looks: int) -> None:
-        super().__init__()
-        self.looks = 0
-        self._limit = looks
-
-    def check(self) -> None:
-        """Count the look."""
-        self.looks += 1
-        if self.looks >= self._limit:
-            self.cancel(CancelledError("by the client"))
-        super().check()
 
 
 def spy_on_generate(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:

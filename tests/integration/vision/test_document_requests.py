@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from shared.errors import CancelledError, InvalidInputError, UnsupportedTaskError
+from tests.cancelling import CancelAfter
 from tests.integration.vision.stack import (
     TOKENS,
-    CancelAfter,
     VisionStack,
     noise,
     pdf,
