@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import structlog
 import torch
 
 from shared.settings import InferenceSettings
+from workers.inference import host_memory
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ def devices() -> list[Device]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     gpus = [torch.cuda.get_device_properties(index) for index in range(count)]
     found = [Device(f"cuda:{i}", gpu.name, gpu.total_memory) for i, gpu in enumerate(gpus)]
-    return [*found, Device(CPU, "CPU", int(psutil.virtual_memory().total))]
+    return [*found, Device(CPU, "CPU", host_memory.total_bytes())]
 
 
 def free_bytes(name: str) -> int:
@@ -44,7 +44,7 @@ def free_bytes(name: str) -> int:
     On a GPU the question itself takes some of it, so a worker asks only about its own.
     """
     if name == CPU:
-        return int(psutil.virtual_memory().available)
+        return host_memory.available_bytes()
     return int(torch.cuda.mem_get_info(name)[0])
 
 
