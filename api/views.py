@@ -184,7 +184,7 @@ def _message(job: Job) -> str:
     if job.error is not None:
         again = "will be tried again: " if job.state is JobState.QUEUED else ""
         return f"{again}{job.error.detail}"
-    if job.progress is not None and job.progress.message:
+    if job.progress is not None and job.progress.message and not job.state.terminal:
         return f"{job.state.value}: {job.progress.message}"
     return job.state.value
 

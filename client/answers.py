@@ -127,6 +127,8 @@ class LocalModel(Answer):
     modified: str
     size_bytes: int
     modified_at: datetime
+    #: Where it was staged; nothing for a model of Ollama.
+    host: str = ""
 
 
 class Repository(Answer):

@@ -148,8 +148,8 @@ def job(one: "Job") -> Table:
 def local_models(found: Sequence["LocalModel"]) -> Table:
     """Show models of the staging area, or of Ollama."""
     return table(
-        *("NAME", "SIZE>", "MODIFIED"),
-        rows=[(each.name, each.size, each.modified) for each in found],
+        *("NAME", "SIZE>", "MODIFIED", "HOST…"),
+        rows=[(each.name, each.size, each.modified, each.host) for each in found],
     )
 
 

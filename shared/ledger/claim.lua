@@ -10,7 +10,8 @@ if tonumber(crashes) >= quarantine_crashes and not alone then return 0 end
 
 redis.call('HINCRBY', key('job', id), 'fence', 1)
 redis.call('HINCRBY', key('job', id), 'attempts', 1)
-write(id, 'owner', owner, 'nonce', nonce, 'lease_until', now + lease, 'claimed_at', now, 'start_by', '')
+write(id, 'owner', owner, 'nonce', nonce, 'lease_until', now + lease, 'claimed_at', now, 'start_by', '',
+  'error', '')
 if not started or started == '' then write(id, 'started_at', now) end
 move(id, 'running')
 due(id, sooner(now + lease, deadline))
