@@ -12,6 +12,7 @@ from embedded.hub.repository import publish
 from tests.chaos.misbehaviour import ENGINE, TASK
 from tests.chaos.submissions import Catalog
 from tests.platform import Platform
+from tests.processes import wait_until
 from tests.tiny_models import tiny_llama
 
 KIB = 1024
@@ -64,6 +65,7 @@ class World:
 
     def prepare(self, platform: Platform, catalog: Catalog) -> dict[str, str]:
         """Bring models to where the jobs expect them; return the commits of the registered ones."""
+        wait_until(lambda: _knows_deeds(platform), 90, "a GPU worker has told of the plugin")
         names = [f"chaos/{name.removeprefix('chaos_')}" for name in catalog.staged]
         items = [{"model_name": name} for name in names]
         platform.done("/models/batch_download", downloads=items)
@@ -100,6 +102,11 @@ class World:
 
 
 _CHAT = ("text-generation", "transformers")
+
+
+def _knows_deeds(platform: Platform) -> bool:
+    workers = platform.http.get("/inference/stats").raise_for_status().json()["workers"]
+    return any(f"{TASK}:{ENGINE}" in worker["handlers"] for worker in workers.values())
 
 
 def _register(platform: Platform, name: str, task: str, engine: str) -> str:
