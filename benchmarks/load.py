@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -47,21 +48,22 @@ class Load:
     ) -> None:
         arguments = [url, str(rate / processes), str(seconds), json.dumps(body)]
         command = [sys.executable, "-m", "benchmarks.load", *arguments]
-        self._processes = [
-            subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)
-        ]
+        # In threads, which read all the while: nobody else does before the end.
+        self._threads = ThreadPoolExecutor(processes)
+        self._ends = [self._threads.submit(_run, command) for _ in range(processes)]
 
     def running(self) -> bool:
         """Return whether any of them still sends."""
-        return any(process.poll() is None for process in self._processes)
+        return not all(end.done() for end in self._ends)
 
     def seen(self) -> Seen:
         """Wait for the end, and return what all of them saw."""
-        total = Seen()
-        for process in self._processes:
-            output, _ = process.communicate()
-            total += Seen.of(output)
-        return total
+        self._threads.shutdown()
+        return sum((end.result() for end in self._ends), Seen())
+
+
+def _run(command: Sequence[str]) -> Seen:
+    return Seen.of(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
 
 async def generate(url: str, rate: float, seconds: float, body: dict[str, Any]) -> Seen:
