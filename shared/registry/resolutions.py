@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Protocol
 
 from shared.models import ModelVersion
@@ -46,19 +47,53 @@ class Resolutions:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[float, int, ModelVersion]] = {}
+        #: What is being asked, by the question and its epoch.
+        self._asked: dict[tuple[Key, int], Future[ModelVersion]] = {}
 
     def get(self, key: Key, resolve: Callable[[], ModelVersion]) -> ModelVersion:
-        """Return what is remembered, else what ``resolve`` returns; errors are not remembered."""
+        """Return what is remembered, else what ``resolve`` returns; errors are not remembered.
+
+        Of many who ask the same at once one resolves: else each time that an answer has grown old,
+        all that is on its way would fall upon MLflow.
+        """
+        if not self._seconds:
+            return resolve()
         # Before asking: what was asked before a transition must not be remembered after it.
         epoch = self._epoch.now()
         with self._lock:
             known = self._known.get(key)
-        if known is not None and self._clock() < known[0] and epoch == known[1]:
-            return known[2]
-        version = resolve()
-        with self._lock:
-            self._known[key] = (self._clock() + self._seconds, epoch, version)
+            if known is not None and self._clock() < known[0] and epoch == known[1]:
+                return known[2]
+            asked = self._asked.get((key, epoch))
+            if asked is None:
+                answer = self._asked[key, epoch] = Future[ModelVersion]()
+        if asked is None:
+            return self._ask(key, epoch, resolve, answer)
+        # Another's error is not mine: what it missed may be there by now.
+        return resolve() if asked.exception() else asked.result()
+
+    def _ask(
+        self,
+        key: Key,
+        epoch: int,
+        resolve: Callable[[], ModelVersion],
+        answer: "Future[ModelVersion]",
+    ) -> ModelVersion:
+        try:
+            version = resolve()
+        except BaseException as error:
+            self._close(key, epoch)
+            answer.set_exception(error)
+            raise
+        self._close(key, epoch, version)
+        answer.set_result(version)
         return version
+
+    def _close(self, key: Key, epoch: int, version: ModelVersion | None = None) -> None:
+        with self._lock:
+            del self._asked[key, epoch]
+            if version is not None:
+                self._known[key] = (self._clock() + self._seconds, epoch, version)
 
     def forget(self) -> None:
         """Forget everything; transitions are rare."""

@@ -1,6 +1,8 @@
 """Resolutions are remembered for their time and never beyond a transition."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -73,6 +75,43 @@ def test_errors_are_not_remembered(resolutions: Resolutions) -> None:
     with pytest.raises(NoServableVersionError):
         resolutions.get(KEY, fail)
     assert resolutions.get(KEY, version("1")).version == "1"
+
+
+def test_of_many_who_ask_at_once_one_resolves(resolutions: Resolutions) -> None:
+    asked, answered = threading.Semaphore(0), threading.Event()
+
+    def slow() -> ModelVersion:
+        asked.release()
+        assert answered.wait(30)
+        return version("1")()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = [pool.submit(resolutions.get, KEY, slow) for _ in range(8)]
+        assert asked.acquire(timeout=30)
+        # A transition meanwhile: who asks from now on must not get the answer from before it.
+        resolutions.forget()
+        assert resolutions.get(KEY, version("2")).version == "2"
+        answered.set()
+        assert {each.result(30).version for each in found} <= {"1", "2"}
+    assert not asked.acquire(blocking=False)
+
+
+def test_who_waited_for_an_answer_that_failed_asks_too(resolutions: Resolutions) -> None:
+    asked, failing = threading.Event(), threading.Event()
+
+    def fail() -> ModelVersion:
+        asked.set()
+        assert failing.wait(30)
+        raise NoServableVersionError("none yet")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(resolutions.get, KEY, fail)
+        assert asked.wait(30)
+        second = pool.submit(resolutions.get, KEY, version("1"))
+        failing.set()
+        assert second.result(30).version == "1"
+        with pytest.raises(NoServableVersionError):
+            first.result(30)
 
 
 def test_no_time_means_no_memory(clock: Clock) -> None:
