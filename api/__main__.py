@@ -34,6 +34,8 @@ def _serve(settings: Settings) -> None:
     from shared.ledger import connect  # noqa: PLC0415
 
     configure_logs()
+    # So long the event loop stands still when a thread computes: by default five times longer.
+    sys.setswitchinterval(0.001)
     keys = KeyStore(connect(settings.redis), settings.ledger)
     if reason := reason_not_to_serve(settings.api, keys):
         sys.exit(reason)

@@ -17,6 +17,7 @@ from api.metrics import Metrics
 from api.observation import Observation
 from api.routes import files, health, inference, jobs, lifecycle, metrics, registry
 from api.services import Services
+from api.shedding import Refusals, Shedding
 from api.submission import Submission
 from api.sweep import sweep_files
 from shared.identity.rates import RateLimit
@@ -63,6 +64,8 @@ def create_app(settings: Settings) -> FastAPI:
     errors.install(app)
     # Files are streamed to their storage, which has a limit of its own.
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
+    # Nor is what would only be refused read.
+    app.add_middleware(Shedding, path="/inference/infer", refusals=services.refusals)
     # Strangers' bodies are not read.
     add_guard(app, settings)
     app.add_middleware(Farewell)
@@ -108,6 +111,7 @@ def build_services(settings: Settings) -> Services:
         events=events,
         presence=presence,
         submission=Submission(ledger, events),
+        refusals=Refusals(),
         placement=Placement(client, settings.ledger),
         celery=celery,
         registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),

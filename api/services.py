@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 
 from api.components import Probe
 from api.metrics import Metrics
+from api.shedding import Refusals
 from api.submission import Submission
 from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence
@@ -27,6 +28,7 @@ class Services:
     events: EventReader
     presence: Presence
     submission: Submission
+    refusals: Refusals
     placement: Placement
     celery: Celery
     registry: ModelRegistry

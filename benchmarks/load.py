@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import httpx
+from aiohttp import ClientError, ClientSession, ClientTimeout, TCPConnector
 
 #: A call that found this many before it is not sent: the front is not to be measured by our queue.
 MOST_IN_FLIGHT = 200
@@ -69,8 +69,11 @@ def _run(command: Sequence[str]) -> Seen:
 async def generate(url: str, rate: float, seconds: float, body: dict[str, Any]) -> Seen:
     """Send at a rate for a while."""
     seen, calls = Seen(), set[asyncio.Task[None]]()
-    limits = httpx.Limits(max_connections=MOST_IN_FLIGHT)
-    async with httpx.AsyncClient(base_url=url, timeout=ANSWER_SECONDS, limits=limits) as client:
+    async with ClientSession(
+        url,
+        connector=TCPConnector(limit=MOST_IN_FLIGHT),
+        timeout=ClientTimeout(ANSWER_SECONDS),
+    ) as client:
         began = time.monotonic()
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
@@ -86,15 +89,16 @@ async def generate(url: str, rate: float, seconds: float, body: dict[str, Any]) 
     return seen
 
 
-async def _submit(client: httpx.AsyncClient, body: dict[str, Any], seen: Seen) -> None:
+async def _submit(client: ClientSession, body: dict[str, Any], seen: Seen) -> None:
     try:
-        response = await client.post("/inference/infer", json=body)
-    except httpx.TransportError as error:
+        async with client.post("/inference/infer", json=body) as response:
+            answer = await response.json(content_type=None)
+    except (ClientError, TimeoutError) as error:
         seen.answers[type(error).__name__] += 1
         return
-    seen.answers[str(response.status_code)] += 1
-    if response.status_code in {200, 202}:
-        seen.accepted.append(response.json()["job_id"])
+    seen.answers[str(response.status)] += 1
+    if response.status in {200, 202}:
+        seen.accepted.append(answer["job_id"])
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -5,9 +5,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.load import Load, Seen
-from benchmarks.serving import Serving
+from benchmarks.serving import Json, Serving
 from shared.jobs import JobState
+from tests.chaos.misbehaviour import Deed
 
+#: How long the model thinks, without this machine's cores: as with a GPU, there are too few of it.
+MODEL_SECONDS = 0.1
 #: Clients that each wait for the end of a job before they submit the next.
 CLIENTS = 16
 CAPACITY_SECONDS = 10.0
@@ -22,17 +25,17 @@ DRAIN_SECONDS = 600.0
 _UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
 
-def capacity(serving: Serving) -> float:
+def capacity(serving: Serving, question: Json) -> float:
     """Return the jobs per second that end while some clients submit one after the other."""
     # The first one waits for the model.
-    serving.platform.submit("/inference/infer", wait=60, **serving.question)
+    serving.platform.submit("/inference/infer", wait=60, **question)
     until = time.monotonic() + CAPACITY_SECONDS
 
     def client(_: int) -> int:
         count = 0
         while time.monotonic() < until:
             count += 1
-            serving.platform.submit("/inference/infer", wait=30, **serving.question)
+            serving.platform.submit("/inference/infer", wait=30, **question)
         return count
 
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -41,15 +44,20 @@ def capacity(serving: Serving) -> float:
 
 def measure_overload(serving: Serving) -> bool:
     """Print what happened, and return whether it was right."""
-    usual = capacity(serving)
+    question = serving.question(Deed.WORK, seconds=MODEL_SECONDS)
+    usual = capacity(serving, question)
     url = str(serving.platform.http.base_url)
-    load = Load(url, TIMES * usual, OVERLOAD_SECONDS, serving.question)
-    looks = sorted(_looks(serving, load))
+    done = serving.platform.submit("/inference/infer", wait=60, **question)
+    load = Load(url, TIMES * usual, OVERLOAD_SECONDS, question)
+    looks = sorted(_looks(serving, load, done["job_id"]))
     seen = load.seen()
     drained = _drained(serving)
     lost = _not_succeeded(serving, seen)
     p50, p99 = looks[len(looks) // 2], looks[len(looks) * 99 // 100]
-    print(f"capacity  {usual:.0f} jobs/s: {CLIENTS} clients, each waits for its job")
+    print(
+        f"capacity  {usual:.0f} jobs/s: {CLIENTS} clients, each waits for its job; "
+        f"the model takes {MODEL_SECONDS:g} s"
+    )
     print(
         f"overload  {sum(seen.answers.values()) / OVERLOAD_SECONDS:.0f} submits/s for "
         f"{OVERLOAD_SECONDS:g} s; answers: {dict(seen.answers)}"
@@ -65,9 +73,8 @@ def measure_overload(serving: Serving) -> bool:
     return not lost and not strange and "429" in seen.answers and p99 < TARGET_SECONDS
 
 
-def _looks(serving: Serving, load: Load) -> list[float]:
+def _looks(serving: Serving, load: Load, job_id: str) -> list[float]:
     """Look at a job at a rate until the load ends; return how long each look took."""
-    job_id = serving.platform.submit("/inference/infer", wait=60, **serving.question)["job_id"]
     looks, pause = [], threading.Event()
     while load.running():
         started = time.perf_counter()

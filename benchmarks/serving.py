@@ -15,6 +15,8 @@ from tests.chaos.world import Size, World
 from tests.platform import Platform
 from tests.servers import lakefs_running, mlflow_running
 
+Json = dict[str, Any]
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -25,8 +27,16 @@ class Serving:
     platform: Platform
     ledger: Ledger
     redis: RedisSettings
-    #: The body of an inference that echoes.
-    question: dict[str, Any]
+    model: str
+
+    def question(self, deed: Deed, **data: Any) -> Json:
+        """Return the body of an inference in which the model does a deed."""
+        return {
+            "task": TASK,
+            "engine": ENGINE,
+            "model_name": self.model,
+            "data": {"do": deed, "text": "hello", **data},
+        }
 
 
 @contextmanager
@@ -47,14 +57,4 @@ def serving(directory: Path, **env: str) -> Iterator[Serving]:
         parts.enter_context(platform)
         world.prepare(platform, catalog)
         redis = RedisSettings.model_validate({"url": platform.env["REDIS_URL"]})
-        yield Serving(
-            platform,
-            Ledger(connect(redis), LedgerSettings()),
-            redis,
-            {
-                "task": TASK,
-                "engine": ENGINE,
-                "model_name": catalog.deeds,
-                "data": {"do": Deed.ECHO, "text": "hello"},
-            },
-        )
+        yield Serving(platform, Ledger(connect(redis), LedgerSettings()), redis, catalog.deeds)

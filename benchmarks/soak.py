@@ -13,6 +13,7 @@ from benchmarks.load import Load
 from benchmarks.overload import capacity
 from benchmarks.serving import Serving
 from shared.ledger import connect
+from tests.chaos.misbehaviour import Deed
 
 #: So short that ended jobs are forgotten as fast as new ones come.
 RETENTION_SECONDS = 30.0
@@ -29,8 +30,9 @@ Series = dict[str, list[float]]
 
 def measure_soak(serving: Serving, minutes: float) -> bool:
     """Print how everything grew, and return whether it was little enough."""
-    rate = capacity(serving) / 2
-    load = Load(str(serving.platform.http.base_url), rate, minutes * 60, serving.question, 1)
+    question = serving.question(Deed.ECHO)
+    rate = capacity(serving, question) / 2
+    load = Load(str(serving.platform.http.base_url), rate, minutes * 60, question, 1)
     series = _sample(serving, load)
     seen = load.seen()
     console, table = Console(), Table("what", "begin", "half", "end", "growth", title="Soak")

@@ -4,18 +4,18 @@ from typing import Annotated, Any
 
 from celery.exceptions import CeleryError
 from fastapi import APIRouter, Body, Response
-from fastapi.concurrency import run_in_threadpool
 from kombu.exceptions import KombuError
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
-from api.callers import Calling
+from api.callers import Caller, Calling
 from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
+from api.threads import in_submit_thread
 from api.waiting import Waiting
-from shared.errors import UnavailableError, UnsupportedTaskError
+from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
 from shared.jobs import JobKind
 from shared.ledger import NewJob
 from shared.models import ModelVersion
@@ -69,8 +69,7 @@ async def infer(
     ],
 ) -> Response:
     """Queue a request to a registered model; the job's result holds the model's answer."""
-    model = await run_in_threadpool(_servable, services, request)
-    await run_in_threadpool(check_files, services.files, caller.submitter, request.data)
+    model = await in_submit_thread(_checked, services, caller, request)
     urgent = model is not None and model.has_priority
     priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
     job = NewJob(
@@ -83,7 +82,18 @@ async def infer(
         start_within_seconds=request.start_within_seconds,
         lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
     )
-    return await services.submission.submit(job, wait)
+    try:
+        return await services.submission.submit(job, wait)
+    except QueueFullError as error:
+        services.refusals.note(caller.id, error)
+        raise
+
+
+def _checked(services: Services, caller: Caller, request: InferRequest) -> ModelVersion | None:
+    """Refuse what no worker could do; see ``_servable``."""
+    model = _servable(services, request)
+    check_files(services.files, caller.submitter, request.data)
+    return model
 
 
 def _servable(services: Services, request: InferRequest) -> ModelVersion | None:

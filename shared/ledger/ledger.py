@@ -83,7 +83,7 @@ class Ledger(JobReader):
                 f"the idempotency key was used for another request, job {job_id}",
                 field="Idempotency-Key",
             )
-        return self.get(job_id), outcome == "accepted"
+        return self.get(job_id, job.queue), outcome == "accepted"
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""

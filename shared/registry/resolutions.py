@@ -6,7 +6,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from shared.errors import UnavailableError
 from shared.models import ModelVersion
+
+#: For so long MLflow is taken to be away after it was.
+AWAY_SECONDS = 1.0
 
 Key = tuple[str, str | None, str | None]
 
@@ -47,14 +51,17 @@ class Resolutions:
         self._clock = clock
         self._lock = threading.Lock()
         self._known: dict[Key, tuple[float, int, ModelVersion]] = {}
+        #: Until when it is not worth to ask, and why.
+        self._away: tuple[float, UnavailableError] | None = None
         #: What is being asked, by the question and its epoch.
         self._asked: dict[tuple[Key, int], Future[ModelVersion]] = {}
 
     def get(self, key: Key, resolve: Callable[[], ModelVersion]) -> ModelVersion:
-        """Return what is remembered, else what ``resolve`` returns; errors are not remembered.
+        """Return what is remembered, else what ``resolve`` returns.
 
         Of many who ask the same at once one resolves: else each time that an answer has grown old,
-        all that is on its way would fall upon MLflow.
+        all that is on its way would fall upon MLflow. Of errors, only that MLflow is away is
+        remembered, and for a moment: else each would wait for its own time-out.
         """
         if not self._seconds:
             return resolve()
@@ -64,13 +71,18 @@ class Resolutions:
             known = self._known.get(key)
             if known is not None and self._clock() < known[0] and epoch == known[1]:
                 return known[2]
+            if self._away is not None and self._clock() < self._away[0]:
+                raise self._away[1].with_traceback(None)
             asked = self._asked.get((key, epoch))
             if asked is None:
                 answer = self._asked[key, epoch] = Future[ModelVersion]()
         if asked is None:
             return self._ask(key, epoch, resolve, answer)
+        error = asked.exception()
+        if error is None or isinstance(error, UnavailableError):
+            return asked.result()
         # Another's error is not mine: what it missed may be there by now.
-        return resolve() if asked.exception() else asked.result()
+        return resolve()
 
     def _ask(
         self,
@@ -82,6 +94,8 @@ class Resolutions:
         try:
             version = resolve()
         except BaseException as error:
+            if isinstance(error, UnavailableError):
+                self._away = (self._clock() + AWAY_SECONDS, error)
             self._close(key, epoch)
             answer.set_exception(error)
             raise

@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from shared.errors import NoServableVersionError
+from shared.errors import NoServableVersionError, UnavailableError
 from shared.models import ModelVersion
-from shared.registry.resolutions import Key, LocalEpoch, Resolutions
+from shared.registry.resolutions import AWAY_SECONDS, Key, LocalEpoch, Resolutions
 from shared.tasks import Engine, Task
 
 KEY: Key = ("model", None, None)
@@ -112,6 +112,21 @@ def test_who_waited_for_an_answer_that_failed_asks_too(resolutions: Resolutions)
         assert second.result(30).version == "1"
         with pytest.raises(NoServableVersionError):
             first.result(30)
+
+
+def test_while_mlflow_is_away_not_everyone_asks(resolutions: Resolutions, clock: Clock) -> None:
+    def fail() -> ModelVersion:
+        raise UnavailableError("MLflow does not answer", code="mlflow_unavailable")
+
+    resolutions.get(KEY, version("1"))
+    other = ("other", None, None)
+    with pytest.raises(UnavailableError):
+        resolutions.get(other, fail)
+    with pytest.raises(UnavailableError):
+        resolutions.get(other, version("2"))
+    assert resolutions.get(KEY, version("3")).version == "1"
+    clock.now += AWAY_SECONDS
+    assert resolutions.get(other, version("2")).version == "2"
 
 
 def test_no_time_means_no_memory(clock: Clock) -> None:
