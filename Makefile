@@ -41,7 +41,7 @@ test: $(READY) ## Run every test but those below
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit
 
-test-long: $(READY) ## Run the tests that take minutes: commands of the documents, fuzz, canary, imports, hosts
+test-long: $(READY) ## Run the tests that take minutes: demo, documents, fuzz, canary, imports, hosts, cache
 	$(BIN)/python -m pytest -m long -n 2 --dist loadfile
 
 test-images: $(READY) ## Install what the images install, and run it (minutes at the first time)

@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 
 from api.errors import problem
-from api.threads import in_submit_thread
+from api.threads import SUBMITS
 from api.views import JobView
 from api.waiting import Wait
 from shared.jobs import Job, JobState
@@ -28,9 +28,7 @@ class Submission:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
-        accepted, _ = await in_submit_thread(
-            self._ledger.accept, job, children, wait.idempotency_key
-        )
+        accepted, _ = await SUBMITS.run(self._ledger.accept, job, children, wait.idempotency_key)
         # The line that the log has of this call names the job: from there its id leads on.
         structlog.contextvars.bind_contextvars(job_id=accepted.id)
         if wait.seconds and not accepted.state.terminal:

@@ -1,8 +1,4 @@
-"""Threads for submits alone, so that those who only look never stand behind them.
-
-Few: what a submit does is the processor's work, and more at once make none of them faster. And if
-MLflow hangs, it is these that hang with it.
-"""
+"""Threads for submits alone, so that those who only look never stand behind them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,9 +9,19 @@ from anyio import CapacityLimiter, to_thread
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_SUBMITS = CapacityLimiter(2)
+
+class Threads:
+    """A few threads; what comes when all are busy waits for its turn."""
+
+    def __init__(self, number: int) -> None:
+        self._limiter = CapacityLimiter(number)
+
+    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in one of them, and return what it returns."""
+        return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
 
 
-async def in_submit_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a function in a thread when its turn comes, and return what it returns."""
-    return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=_SUBMITS)
+#: Checks of an inference, which may wait for MLflow. If that hangs, only these hang with it.
+CHECKS = Threads(4)
+#: Writing jobs down is the processor's work: more threads at once are slower together.
+SUBMITS = Threads(2)

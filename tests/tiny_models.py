@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 CONTEXT_TOKENS = 256
@@ -70,6 +71,7 @@ def tiny_llama(
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
     model.config.dtype = dtype
+    disable_progress_bar()
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

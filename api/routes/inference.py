@@ -13,7 +13,7 @@ from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
-from api.threads import in_submit_thread
+from api.threads import CHECKS
 from api.waiting import Waiting
 from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
 from shared.jobs import JobKind
@@ -69,7 +69,7 @@ async def infer(
     ],
 ) -> Response:
     """Queue a request to a registered model; the job's result holds the model's answer."""
-    model = await in_submit_thread(_checked, services, caller, request)
+    model = await CHECKS.run(_checked, services, caller, request)
     urgent = model is not None and model.has_priority
     priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
     job = NewJob(

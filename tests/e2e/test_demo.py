@@ -8,7 +8,7 @@ from embedded.demo import QUESTIONS
 from embedded.demo_answers import ANSWERS
 from tests.e2e.command_line import START_SECONDS, CommandLine
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
 
 
 def test_the_demo_takes_a_model_from_a_hub_to_its_answers(tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tests.model_stores import DirectoryStore, StaticRegistry
 from tests.tiny_models import tiny_llama
 from workers.inference.manager import build_manager
 
+pytestmark = pytest.mark.long
+
 AT_ONCE = 16
 
 

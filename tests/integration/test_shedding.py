@@ -1,6 +1,8 @@
 """While a queue is full, inferences are refused without being read; looks at jobs are not."""
 
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi.testclient import TestClient
@@ -61,6 +63,30 @@ def test_the_second_refusal_costs_the_ledger_nothing(
     client.post(f"/jobs/{first['job_id']}/cancel").raise_for_status()
     clock.now += MOMENT_SECONDS
     assert client.post("/inference/infer", json=ASK).status_code == 202
+
+
+@pytest.fixture
+def silent_mlflow() -> Iterator[socket.socket]:
+    """Something that takes connections and never says a word, until it is closed."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
+        yield server
+
+
+def test_who_looks_does_not_wait_for_an_mlflow_that_hangs(
+    redis_settings: RedisSettings, ledger_settings: LedgerSettings, silent_mlflow: socket.socket
+) -> None:
+    mlflow = MLflowSettings(tracking_uri="http://{}:{}".format(*silent_mlflow.getsockname()))
+    app = create_app(Settings(redis=redis_settings, ledger=ledger_settings, mlflow=mlflow))
+    with TestClient(app) as client, ThreadPoolExecutor(60) as pool:
+        asked = [pool.submit(client.post, "/inference/infer", json=ASK) for _ in range(60)]
+        taken, _ = silent_mlflow.accept()
+        other = client.post("/models/download", json={"model_name": "org/m"})
+        assert client.get(f"/jobs/{other.json()['job_id']}").json()["state"] == "queued"
+        assert not any(call.done() for call in asked)
+        # Cut off, MLflow is away: the workers will see.
+        silent_mlflow.close()
+        taken.close()
+        assert {call.result(60).status_code for call in asked} == {202}
 
 
 def test_each_caller_has_its_own_moment(clock: Clock) -> None:
