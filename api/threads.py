@@ -22,6 +22,6 @@ class Threads:
 
 
 #: Checks of an inference, which may wait for MLflow. If that hangs, only these hang with it.
-CHECKS = Threads(4)
+CHECKS = Threads(2)
 #: Writing jobs down is the processor's work: more threads at once are slower together.
 SUBMITS = Threads(2)
