@@ -71,7 +71,7 @@ def tiny_llama(
     for weight in model.parameters():
         weight.data = weight.data.to(dtype)
     model.config.dtype = dtype
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory
