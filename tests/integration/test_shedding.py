@@ -12,19 +12,10 @@ from api.shedding import MOMENT_SECONDS, Refusals
 from shared.errors import QueueFullError
 from shared.ledger import JobEvent, Ledger
 from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
+from tests.clock import Clock
 from tests.processes import free_port
 
 ASK = {"task": "asr", "model_name": "m", "data": {"inputs": "x"}}
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from embedded.lakefs.errors import ForbiddenError, InvalidError, RangeError
 from embedded.lakefs.model import Place
 from embedded.lakefs.presigning import ADDRESS_SECONDS, LINK_SECONDS, Signer
 from embedded.lakefs.transfer import byte_range
+from tests.clock import Clock
 
 PLACE = Place("repository", "main", "a/b")
 
@@ -35,18 +36,8 @@ def test_a_range_without_bytes_is_refused(header: str) -> None:
     assert failure.value.headers == {"Content-Range": "bytes */10"}
 
 
-class Clock:
-    """A clock that stands still until it is told to go."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_an_address_is_for_one_object_and_one_day() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     signer = Signer("secret", clock)
     address = signer.address("upload", PLACE)
     assert signer.check_address(address, PLACE) == "upload"
@@ -59,7 +50,7 @@ def test_an_address_is_for_one_object_and_one_day() -> None:
 
 
 def test_a_link_is_for_one_method_and_some_minutes() -> None:
-    clock = Clock()
+    clock = Clock(1_700_000_000.0)
     signer = Signer("secret", clock)
     link = signer.link("http://here", "GET", "/blob")
     signature = link.url.rpartition("=")[-1]

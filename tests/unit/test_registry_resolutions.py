@@ -10,18 +10,9 @@ from shared.errors import NoServableVersionError, UnavailableError
 from shared.models import ModelVersion
 from shared.registry.resolutions import AWAY_SECONDS, Key, LocalEpoch, Resolutions
 from shared.tasks import Engine, Task
+from tests.clock import Clock
 
 KEY: Key = ("model", None, None)
-
-
-class Clock:
-    """A clock that is set by hand."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
