@@ -37,7 +37,7 @@ class JobReader:
         if not record:
             raise NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
         job = to_job(record, tuple(children))
-        if position:
+        if position and job.queue == queue:
             return job.model_copy(update={"position": position[0]})
         return self._placed([job])[0]
 
