@@ -26,9 +26,16 @@ class Submission:
 
     async def submit(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Response:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
+        return await self.answered(await SUBMITS.run(self.accept, job, wait, children), wait)
+
+    def accept(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Job:
+        """Write a job of the caller's down."""
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
-        accepted, _ = await SUBMITS.run(self._ledger.accept, job, children, wait.idempotency_key)
+        return self._ledger.accept(job, children, wait.idempotency_key)[0]
+
+    async def answered(self, accepted: Job, wait: Wait) -> Response:
+        """Answer for a job that was just accepted."""
         # The line that the log has of this call names the job: from there its id leads on.
         structlog.contextvars.bind_contextvars(job_id=accepted.id)
         if wait.seconds and not accepted.state.terminal:

@@ -21,7 +21,7 @@ class Threads:
         return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
 
 
-#: Checks of an inference, which may wait for MLflow. If that hangs, only these hang with it.
-CHECKS = Threads(2)
-#: Writing jobs down is the processor's work: more threads at once are slower together.
+#: Submits are the processor's work: more threads at once are slower together.
 SUBMITS = Threads(2)
+#: Inferences may wait for MLflow before they are written down: if it hangs, only these hang too.
+INFERENCES = Threads(2)

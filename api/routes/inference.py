@@ -13,10 +13,10 @@ from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
-from api.threads import CHECKS
-from api.waiting import Waiting
+from api.threads import INFERENCES
+from api.waiting import Wait, Waiting
 from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
-from shared.jobs import JobKind
+from shared.jobs import Job, JobKind
 from shared.ledger import NewJob
 from shared.models import ModelVersion
 from shared.queue import INFERENCE
@@ -69,7 +69,18 @@ async def infer(
     ],
 ) -> Response:
     """Queue a request to a registered model; the job's result holds the model's answer."""
-    model = await CHECKS.run(_checked, services, caller, request)
+    try:
+        accepted = await INFERENCES.run(_accepted, services, caller, request, wait)
+    except QueueFullError as error:
+        services.refusals.note(caller.id, error)
+        raise
+    return await services.submission.answered(accepted, wait)
+
+
+def _accepted(services: Services, caller: Caller, request: InferRequest, wait: Wait) -> Job:
+    """Write a request down, or refuse what no worker could do."""
+    model = _servable(services, request)
+    check_files(services.files, caller.submitter, request.data)
     urgent = model is not None and model.has_priority
     priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
     job = NewJob(
@@ -82,18 +93,7 @@ async def infer(
         start_within_seconds=request.start_within_seconds,
         lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
     )
-    try:
-        return await services.submission.submit(job, wait)
-    except QueueFullError as error:
-        services.refusals.note(caller.id, error)
-        raise
-
-
-def _checked(services: Services, caller: Caller, request: InferRequest) -> ModelVersion | None:
-    """Refuse what no worker could do; see ``_servable``."""
-    model = _servable(services, request)
-    check_files(services.files, caller.submitter, request.data)
-    return model
+    return services.submission.accept(job, wait)
 
 
 def _servable(services: Services, request: InferRequest) -> ModelVersion | None:

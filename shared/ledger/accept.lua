@@ -1,5 +1,6 @@
 -- ARGV: the new jobs (JSON list of flat objects, a parent first), idempotency key, fingerprint.
--- Returns {outcome, job id}: accepted, existing or conflict; or {refused, what keeps them out}.
+-- Returns {'accepted', the first job's hash, its position}, {'existing' or 'conflict', job id} or
+-- {'refused', what keeps them out}.
 local jobs = cjson.decode(ARGV[1])
 local idempotency_key, fingerprint = ARGV[2], ARGV[3]
 local first = jobs[1].id
@@ -39,4 +40,4 @@ for _, job in ipairs(jobs) do
   end
 end
 write(first, 'idempotency_key', idempotency_key, 'fingerprint', fingerprint)
-return {'accepted', first}
+return {'accepted', redis.call('HGETALL', key('job', first)), redis.call('ZRANK', key('ready', jobs[1].queue), first)}

@@ -17,7 +17,7 @@ from shared.errors import (
 from shared.jobs import Job, JobState, Progress
 from shared.ledger.counts import Counts, to_counts
 from shared.ledger.reader import JobReader
-from shared.ledger.record import NewJob
+from shared.ledger.record import NewJob, to_job
 from shared.ledger.refusals import refused
 from shared.ledger.scripts import REDIS_CLOCK, Hint, Scripts
 from shared.settings import LedgerSettings
@@ -75,15 +75,20 @@ class Ledger(JobReader):
         fields = [each.to_fields() for each in family]
         # Each submitter has keys of its own.
         own_key = f"{job.submitter}:{idempotency_key}" if idempotency_key else ""
-        outcome, job_id = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
-        if outcome == "refused":
-            raise refused(job_id)
-        if outcome == "conflict":
-            raise IdempotencyConflictError(
-                f"the idempotency key was used for another request, job {job_id}",
-                field="Idempotency-Key",
-            )
-        return self.get(job_id, job.queue), outcome == "accepted"
+        answer = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
+        match answer:
+            case "refused", reason:
+                raise refused(reason)
+            case "conflict", job_id:
+                raise IdempotencyConflictError(
+                    f"the idempotency key was used for another request, job {job_id}",
+                    field="Idempotency-Key",
+                )
+            case "existing", job_id:
+                return self.get(job_id), False
+        _, record, position = answer
+        pairs = zip(record[::2], record[1::2], strict=True)
+        return to_job(dict(pairs), tuple(each.id for each in family[1:]), position), True
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""

@@ -61,6 +61,7 @@ class Presence:
             pipe.sadd(self._names, worker.name)
             if worker.handlers:
                 pipe.zadd(self._handlers, dict.fromkeys(worker.handlers, time.time()))
+                pipe.zremrangebyscore(self._handlers, "-inf", _forgotten())
             pipe.execute()
 
     def leave(self, name: str) -> None:
@@ -90,11 +91,13 @@ class Presence:
     def handlers(self) -> list[str]:
         """Return what GPU workers could do within the last day."""
         with redis_errors():
-            pipe = self._redis.pipeline()
-            pipe.zremrangebyscore(self._handlers, "-inf", time.time() - HANDLERS_KEPT_SECONDS)
-            pipe.zrange(self._handlers, 0, -1)
-            _, handlers = pipe.execute()
+            handlers = self._redis.zrangebyscore(self._handlers, _forgotten(), "inf")
         return [str(handler) for handler in handlers]
 
     def _read(self, name: str, value: str | bytes) -> WorkerInfo:
         return WorkerInfo(name=name, **json.loads(value))
+
+
+def _forgotten() -> float:
+    """Return the time before which an announcement no longer counts."""
+    return time.time() - HANDLERS_KEPT_SECONDS

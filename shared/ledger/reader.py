@@ -22,24 +22,16 @@ class JobReader:
         self._prefix = settings.prefix
         self._quarantine_crashes = settings.quarantine_crashes
 
-    def get(self, job_id: str, queue: str | None = None) -> Job:
-        """Return a job; raise ``NotFoundError`` if it is unknown.
-
-        Where its queue is known, Redis is asked for its position along with it.
-        """
+    def get(self, job_id: str) -> Job:
+        """Return a job; raise ``NotFoundError`` if it is unknown."""
         with redis_errors():
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self._key("job", job_id))
             pipe.zrange(self._key("children", job_id), 0, -1)
-            if queue is not None:
-                pipe.zrank(self._key("ready", queue), job_id)
-            record, children, *position = pipe.execute()
+            record, children = pipe.execute()
         if not record:
             raise NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
-        job = to_job(record, tuple(children))
-        if position and job.queue == queue:
-            return job.model_copy(update={"position": position[0]})
-        return self._placed([job])[0]
+        return self._placed([to_job(record, tuple(children))])[0]
 
     def page(
         self,

@@ -76,7 +76,9 @@ def _json(value: str | None) -> Any:
     return json.loads(value) if value else None
 
 
-def to_job(record: Mapping[str, str], children: tuple[str, ...] = ()) -> Job:
+def to_job(
+    record: Mapping[str, str], children: tuple[str, ...] = (), position: int | None = None
+) -> Job:
     """Read a job's hash."""
     progress, error = record.get("progress"), record.get("error")
     return Job(
@@ -106,4 +108,5 @@ def to_job(record: Mapping[str, str], children: tuple[str, ...] = ()) -> Job:
         children=children,
         awaits=record.get("awaits") or None,
         cancel_requested=record.get("cancel_requested") == "1",
+        position=position,
     )
