@@ -28,6 +28,9 @@ _ORDERS: dict[str, tuple[type[Interruption], str]] = {
     "lost": (LeaseLostError, "the job belongs to another worker now"),
 }
 
+#: A beat that a hanging Redis holds is not waited for any longer.
+LAST_BEAT_SECONDS = 3.0
+
 log = structlog.get_logger()
 
 
@@ -65,6 +68,7 @@ class Heartbeat:
         self._running: dict[str, RunningJob] = {}
         self._idle = threading.Condition()
         self._stopped = threading.Event()
+        self._beating = threading.Lock()
 
     @contextmanager
     def watching(self, job: Job, token: CancelToken) -> Iterator[None]:
@@ -110,7 +114,9 @@ class Heartbeat:
     def run(self) -> None:
         """Beat until stopped; the body of a thread."""
         while not self._stopped.wait(self._every_seconds):
-            self.beat()
+            with self._beating:
+                if not self._stopped.is_set():
+                    self.beat()
 
     def pause(self, seconds: float) -> None:
         """Wait; less when the worker stops."""
@@ -130,5 +136,7 @@ class Heartbeat:
         return list(self._running.values())
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread; who has left must not be announced by a beat that was on its way."""
         self._stopped.set()
+        if self._beating.acquire(timeout=LAST_BEAT_SECONDS):
+            self._beating.release()
