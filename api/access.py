@@ -59,15 +59,25 @@ CALLS: dict[str, Role | None] = {
 ANSWERED_UNCHECKED = {"GET /metrics"}
 
 _PATTERNS = [
-    (method, compile_path(path)[0], role)
-    for (method, path), role in ((call.split(" "), role) for call, role in CALLS.items())
+    (call, method, compile_path(path)[0])
+    for call, (method, path) in ((call, call.split(" ")) for call in CALLS)
     if "{" in path
 ]
 
 
 def role_for(method: str, path: str) -> Role | None:
     """Return what a call takes; an admin, if the table does not say."""
+    return CALLS.get(_call(method, path), ADMIN)
+
+
+def template_of(method: str, path: str) -> str | None:
+    """Return the path of a call as the table has it; None if it has not."""
+    call = _call(method, path)
+    return call.partition(" ")[2] if call in CALLS else None
+
+
+def _call(method: str, path: str) -> str:
     method = "GET" if method == "HEAD" else method
     if (call := f"{method} {path}") in CALLS:
-        return CALLS[call]
-    return next((role for each, at, role in _PATTERNS if each == method and at.match(path)), ADMIN)
+        return call
+    return next((each for each, of, at in _PATTERNS if of == method and at.match(path)), call)

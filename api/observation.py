@@ -7,6 +7,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.access import template_of
 from api.errors import REQUEST_ID
 from api.metrics import HttpMetrics
 from shared.ledger.record import new_id
@@ -88,7 +89,9 @@ class _Call:
     @property
     def _route(self) -> str:
         """The path's template, so that there are as many as in OpenAPI; one for all unknown."""
-        return getattr(self._scope.get("route"), "path", "unknown")
+        route = getattr(self._scope.get("route"), "path", None)
+        # What is refused before the routes has none.
+        return route or template_of(self._scope["method"], self._scope["path"]) or "unknown"
 
 
 def _request_id(scope: Scope) -> str:

@@ -7,6 +7,7 @@ import pytest
 import redis
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from api.app import create_app
 from shared.errors import ErrorInfo, UnavailableError
@@ -127,6 +128,22 @@ def test_calls_are_counted_by_template_and_class(client: TestClient) -> None:
     assert seen[key(count, method="other", route="/jobs", status="4xx")] == 1
     # The scrape itself is open while it is written.
     assert seen[key("lifecycle_http_requests_open")] == 1
+
+
+def test_what_is_refused_before_the_routes_counts_for_its_route(
+    redis_settings: RedisSettings, ledger_settings: LedgerSettings
+) -> None:
+    settings = Settings(
+        redis=redis_settings,
+        ledger=ledger_settings,
+        api=ApiSettings(admin_key=SecretStr("a" * 32)),
+    )
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/jobs/a").status_code == 401
+        client.headers["X-API-Key"] = "a" * 32
+        seen = scrape(client)
+    labels = {"method": "GET", "route": "/jobs/{job_id}", "status": "4xx"}
+    assert seen[key("lifecycle_http_request_duration_seconds_count", **labels)] == 1
 
 
 def test_followed_job_is_one_call_that_was_quick_to_begin(
