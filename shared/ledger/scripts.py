@@ -53,27 +53,20 @@ class Scripts:
         """Take ``clock``, what Lua evaluates to the present in milliseconds, once per operation."""
         self._redis = client
         self._prefix = settings.prefix
-        self._preamble = "".join(
-            (f"local now = {clock}\n", _constants(settings), *map(_source, _PARTS))
-        )
-        self._prepared: dict[str, tuple[str, str]] = {}
+        parts = map(_source, _PARTS)
+        preamble = "".join((f"local now = {clock}\n", _constants(settings), *parts))
+        # All at once: what is installed may be of another version by the time of the first use.
+        self._scripts = {name: _script(preamble, name) for name in _operations()}
 
     def run(self, name: str, *arguments: str | float) -> tuple[Any, tuple[Hint, ...]]:
         """Run an operation; return what it returns, and the hints that follow from it."""
-        source, digest = self._script(name)
+        source, digest = self._scripts[name]
         with redis_errors():
             try:
                 answer, hints = self._redis.evalsha(digest, 1, self._prefix, *arguments)
             except NoScriptError:
                 answer, hints = self._redis.eval(source, 1, self._prefix, *arguments)
         return answer, tuple(_hint(*hint) for hint in hints)
-
-    def _script(self, name: str) -> tuple[str, str]:
-        if name not in self._prepared:
-            source = self._preamble + _FRAME % _source(name)
-            digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
-            self._prepared[name] = (source, digest)
-        return self._prepared[name]
 
 
 def _constants(settings: LedgerSettings) -> str:
@@ -99,6 +92,17 @@ def _constants(settings: LedgerSettings) -> str:
 
 def _hint(job_id: str, kind: str, model: str, queue: str, priority: str) -> Hint:
     return Hint(job_id, JobKind(kind), model, queue, int(priority))
+
+
+def _operations() -> list[str]:
+    names = (file.name for file in resources.files("shared.ledger").iterdir())
+    lua = (name.removesuffix(".lua") for name in names if name.endswith(".lua"))
+    return [name for name in lua if name not in _PARTS]
+
+
+def _script(preamble: str, name: str) -> tuple[str, str]:
+    source = preamble + _FRAME % _source(name)
+    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
 def _source(name: str) -> str:
