@@ -3,6 +3,7 @@
 import argparse
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -37,6 +38,8 @@ def main() -> int:
     directory = Path(tempfile.mkdtemp(prefix="chaos-"))
     for name in ("mlflow", "lakefs", "run"):
         (directory / name).mkdir()
+    # Ended politely, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with (
         mlflow_running(directory / "mlflow") as mlflow_url,
         lakefs_running(directory / "lakefs") as lakefs,
