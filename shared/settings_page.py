@@ -12,7 +12,7 @@ from shared.settings import Group, Settings
 PAGE = Path("docs/configuration.md")
 INTRODUCTION = """# Configuration
 
-Generated from `shared/settings.py` by `make docs`. Sources, the later wins: the defaults, a
+Generated from `shared/settings` by `make docs`. Sources, the later wins: the defaults, a
 section for each group in `config/base.yaml` (another file through `LIFECYCLE_CONFIG`), `.env`,
 the environment.
 """

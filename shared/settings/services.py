@@ -1,0 +1,109 @@
+"""The services that the platform works with, most of them under their own clients' names."""
+
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings.group import Group
+from shared.tasks import KeepAlive
+
+
+class RedisSettings(Group):
+    """Where the ledger lives, and Celery's messages."""
+
+    section = "redis"
+    model_config = SettingsConfigDict(env_prefix="REDIS_")
+
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="The ledger's database."
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Celery's database; the ledger's if not set."
+    )
+    timeout_seconds: float = Field(
+        2.0, gt=0, description="For a connection and for each answer of Redis."
+    )
+
+
+class HubSettings(Group):
+    """The Hugging Face Hub, under the names that its own client uses."""
+
+    section = "hub"
+    model_config = SettingsConfigDict(env_prefix="HF_")
+
+    endpoint: str = Field("https://huggingface.co", description="The hub's address.")
+    token: SecretStr | None = Field(None, description="For private and gated models.")
+    timeout_seconds: float = Field(
+        30.0, gt=0, description="A connection that gives nothing for this long is dropped."
+    )
+    concurrent_files: int = Field(4, ge=1, description="Files of one download fetched at once.")
+    allow_pickle: bool = Field(
+        False, description="Accept pickle weights of models that have no safetensors."
+    )
+
+
+class LakeFSSettings(Group):
+    """The versioned store."""
+
+    section = "lakefs"
+    model_config = SettingsConfigDict(env_prefix="LAKEFS_")
+
+    endpoint: str = Field("http://127.0.0.1:8000", description="lakeFS' address, without a path.")
+    access_key_id: str = Field("", description="Who the platform is at lakeFS.")
+    secret_access_key: SecretStr = Field(SecretStr(""), description="And its secret.")
+    storage_namespace: str = Field(
+        "",
+        description="Storage namespaces of new repositories start with this; "
+        "the store's own default if empty.",
+    )
+    timeout_seconds: float = Field(
+        60.0, gt=0, description="A connection that gives nothing for this long is dropped."
+    )
+    concurrent_files: int = Field(4, ge=1, description="Files of one transfer moved at once.")
+
+
+class MLflowSettings(Group):
+    """The model registry."""
+
+    section = "mlflow"
+    model_config = SettingsConfigDict(env_prefix="MLFLOW_")
+    client_secrets = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
+
+    tracking_uri: str = Field("http://127.0.0.1:5000", description="MLflow's address.")
+    timeout_seconds: int = Field(10, ge=1, description="For each answer of MLflow.")
+    resolution_cache_seconds: float = Field(
+        5.0, ge=0, description="How long a name's resolution to a version may be remembered."
+    )
+
+
+class OllamaSettings(Group):
+    """The Ollama server, under the name that its own client uses."""
+
+    section = "ollama"
+    model_config = SettingsConfigDict(env_prefix="OLLAMA_")
+    client_secrets = ("OLLAMA_API_KEY",)
+
+    host: str = Field("http://127.0.0.1:11434", description="Ollama's address.")
+    timeout_seconds: float = Field(
+        5.0, gt=0, description="For a connection, and for each answer that is not streamed."
+    )
+    auto_pull: bool = Field(
+        False, description="Pull a registered model that the server lacks when it is asked for."
+    )
+    keep_alive: KeepAlive | None = Field(
+        None,
+        description="How long Ollama keeps a model in memory after its last use: `10m`, or "
+        "seconds; negative: for ever. Ollama's own default if not set.",
+    )
+
+
+class FlowerSettings(Group):
+    """The view of workers and Celery tasks, under the name that Flower itself reads."""
+
+    section = "flower"
+    model_config = SettingsConfigDict(env_prefix="FLOWER_")
+
+    basic_auth: SecretStr | None = Field(
+        None,
+        description="Who may look at it: `user:password`, several with commas between; "
+        "whoever is on its machine if not set.",
+    )
