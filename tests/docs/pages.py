@@ -2,7 +2,7 @@
 
 A block of commands that the tests cannot run has its reason on the line above it::
 
-    <!-- not run: needs docker -->
+    <!-- not run: needs docker; tests/deployment/test_images.py does the same without -->
 """
 
 import re

@@ -14,9 +14,11 @@ from tests.docs.pages import ROOT, Block
 
 #: Of a page; and of the stack before the first one, on a machine that is very busy.
 TIMEOUT_SECONDS, START_SECONDS = 400, 400
-#: A call that is refused fails, as it would in front of a reader. jq is not on every machine.
+#: A call that is refused fails, as it would in front of a reader. jq is not on every machine; a
+#: container's commands are run on this stack.
 PRELUDE = r"""
 set -eo pipefail
+docker() { [ "$1 $2" = "compose exec" ] && "${@:4}"; }
 curl() { command curl --fail-with-body --max-time 150 "$@"; }
 jq() { python -c '
 import json, sys
