@@ -35,8 +35,8 @@ format: $(READY) ## Format, and mend what ruff can
 	$(BIN)/ruff format .
 
 test: $(READY) ## Run every test but those below
-	@# Three processes, a file of tests in one of them: much of the time is waiting.
-	$(BIN)/python -m pytest -m "not gpu and not images and not long" -n 3 --dist loadfile
+	@# Three processes, as much of the time is waiting. In order: what takes longest, tests/e2e, comes first.
+	$(BIN)/python -m pytest -m "not gpu and not images and not long" -n 3 --dist loadfile --no-loadscope-reorder
 
 test-unit: $(READY) ## Run the tests that need no service
 	$(BIN)/python -m pytest tests/unit

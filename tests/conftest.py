@@ -6,15 +6,35 @@ from collections.abc import Callable, Iterator
 import pytest
 import redis
 from hypothesis import settings as hypothesis_settings
+from xdist.scheduler import LoadFileScheduling
 
 from shared.ledger import Ledger, connect
 from shared.settings import LedgerSettings, RedisSettings
 
 pytest_plugins = ["tests.servers"]
 
+#: To start a platform takes longer than most tests of it.
+SHARE_A_PLATFORM = {
+    f"tests/e2e/test_{name}.py" for name in ("client", "journey", "recovery", "tasks")
+}
+
 # How long one example takes says more of the machine than of the code.
 hypothesis_settings.register_profile("any-machine", deadline=None)
 hypothesis_settings.load_profile("any-machine")
+
+
+class PlatformTogether(LoadFileScheduling):  # type: ignore[misc] # xdist is not typed
+    """Gives a file's tests to one process, and all who share a platform to the same."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = str(super()._split_scope(nodeid))
+        return "platform" if file in SHARE_A_PLATFORM else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> PlatformTogether:
+    """Have tests distributed by what they share."""
+    return PlatformTogether(config, log)
 
 
 @pytest.fixture
