@@ -52,12 +52,9 @@ class Drain:
     def begin(self) -> None:
         """Give running jobs their grace time; Celery, which was told to stop too, then ends."""
         if self._once.acquire(blocking=False):
-            log.info("worker draining", name=self._name)
-            # In a thread: the signal's handler must not wait.
-            end = threading.Thread(
-                target=self._end, args=(self._grace_seconds,), name="Drain", daemon=True
-            )
-            end.start()
+            # In a thread: a signal's handler must not wait, nor write where it may have interrupted
+            # a write.
+            threading.Thread(target=self._drain, name="Drain", daemon=True).start()
 
     def leave(self, reason: str) -> None:
         """Do the same and end the process, for a supervisor to start another; does not return."""
@@ -67,6 +64,10 @@ class Drain:
             state.should_stop = REPLACE_STATUS
             self._end(min(self._grace_seconds, LEAVE_SECONDS))
             os._exit(REPLACE_STATUS)
+
+    def _drain(self) -> None:
+        log.info("worker draining", name=self._name)
+        self._end(self._grace_seconds)
 
     def _end(self, grace_seconds: float) -> None:
         self._runner.stop_claiming()
