@@ -141,7 +141,7 @@ class Platform:
         # It listens before it has read what it had written.
         with (
             contextlib.suppress(redis.ConnectionError),
-            redis.Redis(port=self.redis_port) as client,
+            redis.Redis.from_url(self.env["REDIS_URL"]) as client,
         ):
             return bool(client.ping())
         return False
