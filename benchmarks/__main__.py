@@ -4,6 +4,7 @@ Without names: all but the soak. Exit code 1 if overload or soak are not as they
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -30,6 +31,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=30, help="of the soak")
     parsed = parser.parse_args()
     names = parsed.names or NAMES[:-1]
+    # Ended politely, it ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     simple = [name for name in names if name in MEASUREMENTS]
     right = True
     if simple:

@@ -51,7 +51,7 @@ def measure_overload(serving: Serving) -> bool:
     load = Load(url, TIMES * usual, OVERLOAD_SECONDS, question)
     looks = sorted(_looks(serving, load, done["job_id"]))
     seen = load.seen()
-    drained = _drained(serving)
+    drain = drained(serving)
     lost = _not_succeeded(serving, seen)
     p50, p99 = looks[len(looks) // 2], looks[len(looks) * 99 // 100]
     print(
@@ -62,7 +62,7 @@ def measure_overload(serving: Serving) -> bool:
         f"overload  {sum(seen.answers.values()) / OVERLOAD_SECONDS:.0f} submits/s for "
         f"{OVERLOAD_SECONDS:g} s; answers: {dict(seen.answers)}"
     )
-    print(f"accepted  {len(seen.accepted)}; not succeeded: {lost}; {drained:.1f} s to drain")
+    print(f"accepted  {len(seen.accepted)}; not succeeded: {lost}; {drain:.1f} s to drain")
     print(
         f"look      p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms of {len(looks)} meanwhile; "
         "the load generators run on the same cores"
@@ -84,7 +84,7 @@ def _looks(serving: Serving, load: Load, job_id: str) -> list[float]:
     return looks
 
 
-def _drained(serving: Serving) -> float:
+def drained(serving: Serving) -> float:
     """Wait until nothing is under way; return how long that took."""
     started, pause = time.monotonic(), threading.Event()
     while any(serving.ledger.page(state=state, limit=1)[0] for state in _UNDER_WAY):

@@ -1,6 +1,5 @@
 """The platform's own processes, started one by one so that a test can kill any of them."""
 
-import contextlib
 import json
 import os
 import signal
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-import redis
 
+from embedded.health import RedisProbe
 from embedded.hub.process import HubProcess
 from embedded.redis import redis_command
 from shared.settings import LakeFSSettings
@@ -132,19 +131,11 @@ class Platform:
         if self._processes[name].poll() is not None:
             raise AssertionError(f"{name} ended at once:\n{self.log(name)[-4000:]}")
         if name == "redis":
-            return self._redis_answers()
+            # It listens before it has read what it had written.
+            return RedisProbe(url=self.env["REDIS_URL"]).healthy()
         if name == "api":
             return listens(self.api_port) and self.http.get("/health/ready").status_code == 200
         return "worker ready" in self.log(name)[self._begins[name] :]
-
-    def _redis_answers(self) -> bool:
-        # It listens before it has read what it had written.
-        with (
-            contextlib.suppress(redis.ConnectionError),
-            redis.Redis.from_url(self.env["REDIS_URL"]) as client,
-        ):
-            return bool(client.ping())
-        return False
 
     # ── the public API ───────────────────────────────────────────────────────
 

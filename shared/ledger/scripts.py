@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -105,5 +106,6 @@ def _script(preamble: str, name: str) -> tuple[str, str]:
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
+@cache
 def _source(name: str) -> str:
     return resources.files("shared.ledger").joinpath(f"{name}.lua").read_text("utf-8")
