@@ -10,12 +10,13 @@ local function tally(parent)
   for _, child in ipairs(children) do
     local state, model, error, result = read(child, 'state', 'model', 'error', 'result')
     if ends[state] then
-      local item = {job_id = child, model_name = model}
-      if error and error ~= '' then item.error = cjson.decode(error) end
-      if result and result ~= '' then item.result = cjson.decode(result) end
-      table.insert(ends[state], cjson.encode(item))
+      -- As they were written: decoded and encoded, an empty list would be an object.
+      local item = string.format('{"job_id":%s,"model_name":%s', cjson.encode(child), cjson.encode(model))
+      if error and error ~= '' then item = item .. ',"error":' .. error end
+      if result and result ~= '' then item = item .. ',"result":' .. result end
+      table.insert(ends[state], item .. '}')
       if state == 'failed' then
-        table.insert(errors, cjson.encode({field = model, detail = item.error.detail}))
+        table.insert(errors, cjson.encode({field = model, detail = cjson.decode(error).detail}))
         table.insert(names, model)
       end
     end

@@ -190,12 +190,13 @@ def test_parent_succeeds_with_its_last_child(ledger: Ledger) -> None:
     for number, child in enumerate(parent.children):
         assert ledger.get(parent.id).state is JobState.RUNNING
         job = claim(ledger, ledger.get(child))
-        ledger.finish(job, JobState.SUCCEEDED, result={"n": number})
+        ledger.finish(job, JobState.SUCCEEDED, result={"n": number, "none": [], "big": 2**60})
     ended = ledger.get(parent.id)
     assert ended.state is JobState.SUCCEEDED
     assert ended.progress == Progress(completed=3, total=3, unit="jobs")
     assert ended.result is not None
-    assert [item["result"]["n"] for item in ended.result["succeeded"]] == [0, 1, 2]
+    results = [item["result"] for item in ended.result["succeeded"]]
+    assert results == [{"n": number, "none": [], "big": 2**60} for number in range(3)]
 
 
 def test_parent_says_which_child_failed(ledger: Ledger) -> None:
@@ -203,13 +204,15 @@ def test_parent_says_which_child_failed(ledger: Ledger) -> None:
     good, bad = (claim(ledger, ledger.get(child)) for child in parent.children)
     ledger.finish(bad, JobState.FAILED, error=ErrorInfo(code="not_found", detail="no m1"))
     ledger.finish(good, JobState.SUCCEEDED, result={})
-    ended = ledger.get(parent.id)
+    ended, error = ledger.get(parent.id), ledger.get(bad.id).error
     assert ended.state is JobState.FAILED
     assert ended.error is not None
     assert ended.error.code == "batch_incomplete"
     assert [(line.field, line.detail) for line in ended.error.errors] == [("m1", "no m1")]
     assert ended.result is not None
     assert len(ended.result["succeeded"]) == 1
+    assert error is not None
+    assert [item["error"] for item in ended.result["failed"]] == [error.model_dump(mode="json")]
 
     ledger.revive(parent.id)
     assert ledger.get(parent.id).state is JobState.RUNNING
