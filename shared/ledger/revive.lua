@@ -44,8 +44,6 @@ if #again > 0 then
   return {'revived', 'running'}
 end
 
-reset(id)
-enqueue(id, now)
 if parent and parent ~= '' and redis.call('EXISTS', key('job', parent)) == 1 then
   local its_state, its_queue = read(parent, 'state', 'queue')
   if its_queue ~= '' then
@@ -56,4 +54,7 @@ if parent and parent ~= '' and redis.call('EXISTS', key('job', parent)) == 1 the
     reopen(parent, 1, '')
   end
 end
+-- Behind its parent, whose deadline it has.
+reset(id)
+enqueue(id, now)
 return {'revived', 'queued'}

@@ -100,9 +100,12 @@ local function give_up(id)
   return true
 end
 
+-- From now on; a part has no longer than the job that waits for it.
 local function set_deadlines(id)
-  local lifetime, start_within = read(id, 'lifetime', 'start_within')
-  if lifetime then write(id, 'deadline', now + lifetime) end
+  local lifetime, start_within, parent = read(id, 'lifetime', 'start_within', 'parent_id')
+  local longest = parent and read(parent, 'deadline')
+  local deadline = sooner(lifetime and now + lifetime or math.huge, longest or nil)
+  if deadline < math.huge then write(id, 'deadline', deadline) end
   if start_within then write(id, 'start_by', now + start_within) end
 end
 
@@ -115,7 +118,7 @@ local function put(job)
     table.insert(fields, value)
   end
   write(id, unpack(fields))
-  if job.lifetime or job.start_within then set_deadlines(id) end
+  if job.lifetime or job.start_within or job.parent_id then set_deadlines(id) end
   redis.call('ZADD', key('jobs'), 0, id)
   index(id, 'kind', job.kind)
   index(id, 'model', job.model)

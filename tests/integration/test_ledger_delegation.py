@@ -1,5 +1,7 @@
 """A job that waits for children of its own goes on when they end, whatever happens meanwhile."""
 
+from dataclasses import replace
+
 import pytest
 import redis
 
@@ -145,6 +147,24 @@ def test_a_retried_child_takes_its_parent_along(ledger: Ledger, parent: Job, chi
     assert state(ledger, parent) is JobState.RUNNING
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
     assert claim(ledger, parent.id).awaits == child.id
+
+
+@pytest.mark.parametrize("again", ["parent", "child"])
+def test_a_retry_gives_both_the_whole_time_again(ledger: Ledger, again: str) -> None:
+    limited = replace(new_job(JobKind.IMPORT), lifetime_seconds=1)
+    parent = claim(ledger, ledger.accept(limited)[0].id)
+    ledger.delegate(parent, new := new_job())
+    child = ledger.get(new.id)
+    assert child.deadline == parent.deadline
+    wait_until(lambda: ledger.reconcile() and state(ledger, parent) is JobState.FAILED)
+    ledger.revive(parent.id if again == "parent" else child.id)
+    if again == "parent":
+        ledger.delegate(claim(ledger, parent.id), child)
+    later = ledger.get(parent.id).deadline
+    assert parent.deadline is not None
+    assert later is not None
+    assert later > parent.deadline
+    assert ledger.get(child.id).deadline == later
 
 
 def test_a_retried_child_does_not_disturb_a_parent_that_runs(

@@ -1,6 +1,5 @@
 """The child job that does a step of an import, asked for what the steps before it gave."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from shared.import_request import ImportRequest
@@ -51,7 +50,6 @@ def _child(
     part: tuple[int, int] | None = None,
     most_seconds: float | None = None,
 ) -> NewJob:
-    limits = [most_seconds, _seconds_left(parent)]
     return NewJob(
         kind=step,
         request=request.model_dump(mode="json", exclude_none=True),
@@ -60,16 +58,9 @@ def _child(
         max_attempts=parent.max_attempts,
         priority=parent.priority,
         submitter=parent.submitter,
-        lifetime_seconds=min((limit for limit in limits if limit is not None), default=None),
+        lifetime_seconds=most_seconds,
         part=part,
     )
-
-
-def _seconds_left(parent: Job) -> float | None:
-    """Return how long a child may take: as long as its parent."""
-    if parent.deadline is None:
-        return None
-    return max((parent.deadline - datetime.now(UTC)).total_seconds(), 0.001)
 
 
 def _part(request: ImportRequest, number: int) -> tuple[int, int]:
