@@ -109,7 +109,7 @@ class Queue:
             channel = connection.default_channel
             keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001 - kombu has no other
             messages = [message for key in keys for message in channel.client.lrange(key, 0, -1)]
-        return {json.loads(message)["headers"]["id"] for message in messages}
+        return {job_id for message in messages if (job_id := _job_id(message))}
 
     def _send(self, hint: Hint | Job) -> None:
         # The Celery task's id is the job's, so that Flower and the API speak of the same thing.
@@ -123,3 +123,11 @@ class Queue:
             argsrepr=f"({hint.model!r},)",
             kwargsrepr="{}",
         )
+
+
+def _job_id(message: str | bytes) -> str | None:
+    """Return which job a message is a hint of; None for one that is not ours."""
+    try:
+        return str(json.loads(message)["headers"]["id"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -112,11 +112,17 @@ class Heartbeat:
             running.token.cancel(kind(reason))
 
     def run(self) -> None:
-        """Beat until stopped; the body of a thread."""
+        """Beat until stopped, whatever happens; the body of a thread."""
         while not self._stopped.wait(self._every_seconds):
             with self._beating:
                 if not self._stopped.is_set():
-                    self.beat()
+                    self._beat_surely()
+
+    def _beat_surely(self) -> None:
+        try:
+            self.beat()
+        except Exception:
+            log.exception("defect in a beat")
 
     def pause(self, seconds: float) -> None:
         """Wait; less when the worker stops."""

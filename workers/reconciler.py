@@ -29,7 +29,7 @@ class Reconciler:
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        """Reconcile until stopped; the body of a thread."""
+        """Reconcile until stopped, whatever happens; the body of a thread."""
         wait_seconds = self._settings.reconcile_seconds
         while not self._stopped.wait(wait_seconds):
             try:
@@ -41,6 +41,8 @@ class Reconciler:
                 log.warning("not reconciled", reason=error.detail)
             except (KombuError, RedisError, OSError) as error:
                 log.warning("queue not reached", reason=str(error))
+            except Exception:
+                log.exception("defect in the reconciler")
 
     def reconcile(self) -> Reconciliation:
         """Make one pass."""
@@ -52,6 +54,8 @@ class Reconciler:
                 crashed=found.crashed,
                 past_deadline=found.past_deadline,
             )
+        if found.crowded_out:
+            log.warning("Redis is nearly full: old jobs forgotten", count=found.crowded_out)
         hints: dict[str, list[Hint]] = defaultdict(list)
         for hint in found.hints:
             hints[hint.queue].append(hint)

@@ -1,4 +1,4 @@
-"""Runs one job from claim to end. The only place that catches everything."""
+"""Runs one job from claim to end: the only place that catches everything a job may raise."""
 
 import random
 from collections.abc import Callable, Mapping

@@ -1,5 +1,6 @@
 """Connections to Redis that answer, or fail, in bounded time."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,10 @@ def connect(settings: RedisSettings) -> "redis.Redis":
     )
 
 
+#: Refusals that pass, and that redis-py has no class for, wherever a script's error has them.
+_REFUSALS = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|READONLY|BUSY)\b")
+
+
 @contextmanager
 def redis_errors() -> Iterator[None]:
     """Turn Redis' failures into ours."""
@@ -35,7 +40,8 @@ def redis_errors() -> Iterator[None]:
         ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise UnavailableError("Redis does not answer", code="redis_unavailable") from error
-    except (redis.ReadOnlyError, redis.OutOfMemoryError) as error:
-        raise UnavailableError(
-            f"Redis refuses writes: {error}", code="redis_unavailable"
-        ) from error
+    except redis.ResponseError as error:
+        known = isinstance(error, redis.ReadOnlyError | redis.OutOfMemoryError)
+        if not known and not _REFUSALS.search(str(error)):
+            raise
+        raise UnavailableError(f"Redis refuses: {error}", code="redis_unavailable") from error

@@ -43,6 +43,8 @@ class Reconciliation:
     crashed: int
     past_deadline: int
     expired: int
+    #: Ended jobs that were forgotten before their time, as Redis' memory was nearly full.
+    crowded_out: int
 
 
 class Ledger(JobReader):

@@ -1,11 +1,14 @@
 -- Looks at the jobs whose time has come. ARGV: limit.
--- Returns {lost leases, crashed, past deadline, expired}.
+-- Returns {lost leases, crashed, past deadline, expired, forgotten for want of memory}.
 local limit = tonumber(ARGV[1])
 local lost, crashed, late, expired = 0, 0, 0, 0
 
+-- Returns whether it is forgotten: a parent still asks for its parts' results.
 local function forget(id)
   local state, kind, model, submitter, parent, idempotency_key =
     read(id, 'state', 'kind', 'model', 'submitter', 'parent_id', 'idempotency_key')
+  if parent and open(read(parent, 'state')) then return false end
+  count_job(id, 'expired')
   if idempotency_key and idempotency_key ~= '' then
     redis.call('DEL', key('idempotency', idempotency_key))
   end
@@ -17,6 +20,7 @@ local function forget(id)
   redis.call('ZREM', key('jobs'), id)
   redis.call('ZREM', key('due'), id)
   redis.call('DEL', key('job', id), key('events', id))
+  return true
 end
 
 local function look_at_queued(id)
@@ -49,14 +53,27 @@ local function look_at_running(id)
 end
 
 local function look_at_ended(id)
-  local parent = read(id, 'parent_id')
-  if parent and open(read(parent, 'state')) then
-    due(id, now + retention) -- the parent still asks for its result
-  else
-    expired = expired + 1
-    count_job(id, 'expired')
-    forget(id)
+  if forget(id) then expired = expired + 1 else due(id, now + retention) end
+end
+
+-- Memory is for what has not ended: when little is left, the oldest ended jobs go ahead of their time.
+local function make_room()
+  local memory = redis.call('INFO', 'memory')
+  local used = tonumber(memory:match('used_memory:(%d+)'))
+  local most = tonumber(memory:match('maxmemory:(%d+)'))
+  if most == 0 or used <= crowded * most then return 0 end
+  local oldest, forgotten = {}, 0
+  for state in pairs(ended) do
+    for _, id in ipairs(redis.call('ZRANGE', key('by', 'state', state), 0, scan - 1)) do
+      table.insert(oldest, id)
+    end
   end
+  table.sort(oldest) -- ids sort by their time of creation
+  for _, id in ipairs(oldest) do
+    if forgotten == limit then break end
+    if forget(id) then forgotten = forgotten + 1 end
+  end
+  return forgotten
 end
 
 -- What has ended comes last: by then it is known which parents ended in this very round.
@@ -74,4 +91,4 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT'
   end
 end
 for _, id in ipairs(over) do look_at_ended(id) end
-return {lost, crashed, late, expired}
+return {lost, crashed, late, expired, make_room()}

@@ -21,10 +21,19 @@ REDIS_CLOCK = """(function()
 end)()"""
 #: A job that does not stop at its deadline is taken from its worker after this time.
 DEADLINE_GRACE_SECONDS = 10
+#: The share of Redis' ``maxmemory`` beyond which ended jobs are forgotten before their time.
+CROWDED = 0.8
+#: So many of them are looked at, by state, for some whose parents have ended too.
+SCAN = 6000
 #: A queued job that is not hinted, and a parent, are looked at this often, should all else fail.
 PARKED_SECONDS = 600
 #: What every operation may use, in the order in which it builds on itself.
 _PARTS = ("prelude", "counting", "admission", "lanes", "transitions", "batches")
+#: A Redis whose memory is full refuses what adds to it. All else goes on and makes room: it asks
+#: for memory only before a script's first write, and this one frees some.
+_REFUSED_WHEN_FULL = {"accept", "revive", "report"}
+_READS = {"snapshot"}
+_FIRST_WRITE = "redis.call('DEL', key('nothing'))\n"
 _FRAME = """local function operation()
 %s
 end
@@ -86,6 +95,8 @@ def _constants(settings: LedgerSettings) -> str:
     )
     constants |= {name: str(getattr(settings, name)) for name in as_they_are}
     constants |= {
+        "crowded": str(CROWDED),
+        "scan": str(SCAN),
         "run_bounds": f"{{{','.join(str(round(bound * 1000)) for bound in RUN_SECONDS_BOUNDS)}}}",
     }
     return "".join(f"local {name} = {value}\n" for name, value in constants.items())
@@ -102,7 +113,8 @@ def _operations() -> list[str]:
 
 
 def _script(preamble: str, name: str) -> tuple[str, str]:
-    source = preamble + _FRAME % _source(name)
+    first = "" if name in _REFUSED_WHEN_FULL | _READS else _FIRST_WRITE
+    source = preamble + first + _FRAME % _source(name)
     return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""The heartbeat's end."""
+"""The heartbeat goes on until its end."""
 
 import threading
 from unittest.mock import create_autospec
@@ -31,3 +31,20 @@ def test_no_beat_comes_after_the_stop() -> None:
     stops.join(60)
     beats.join(60)
     assert said == ["announced", "stopped"]
+
+
+def test_a_defect_does_not_end_it() -> None:
+    again, beats = threading.Event(), list[int]()
+
+    def on_beat(in_flight: int) -> None:
+        beats.append(in_flight)
+        if len(beats) > 1:
+            again.set()
+        raise ValueError
+
+    heartbeat = Heartbeat(create_autospec(Ledger), 0.001, on_beat)
+    thread = threading.Thread(target=heartbeat.run)
+    thread.start()
+    assert again.wait(60)
+    heartbeat.stop()
+    thread.join(60)
