@@ -31,7 +31,7 @@ PARKED_SECONDS = 600
 _PARTS = ("prelude", "counting", "admission", "lanes", "transitions", "batches")
 #: A Redis whose memory is full refuses what adds to it. All else goes on and makes room: it asks
 #: for memory only before a script's first write, and this one frees some.
-_REFUSED_WHEN_FULL = {"accept", "revive", "report"}
+_REFUSED_WHEN_FULL = {"accept", "revive"}
 _READS = {"snapshot"}
 _FIRST_WRITE = "redis.call('DEL', key('nothing'))\n"
 _FRAME = """local function operation()

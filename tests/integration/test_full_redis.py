@@ -74,6 +74,7 @@ def test_full_it_takes_no_job_and_ends_those_that_it_has(
     assert refused.value.specific_code == "redis_unavailable"
     assert ledger.counts()
     assert ledger.renew(running) == "ok"
+    assert ledger.report_token(running, 1, "x"), "or its end would wait for the text"
     assert ledger.finish(running, JobState.SUCCEEDED, result={"text": "x"})
     assert ledger.requeue(claim(ledger, queued), counts=False)
     assert ledger.reconcile().crowded_out == len(ended) + 1
