@@ -22,9 +22,11 @@ SAMPLE_SECONDS = 5.0
 MOST_GROWTH = 0.10
 #: Of counts, growth by so few is none: one more connection that a pool keeps.
 SLACK = 3
-#: Before the soak, work that takes so long that it queues up: with more queued than the ledger's
-#: window, a worker hints the next jobs itself, and keeps the connections that it opens for that.
+#: Before the soak, more than the front can take, and of work so slow that it queues up: every pool
+#: has what it will ever need. (With more queued than the ledger's window, a worker hints the next
+#: jobs itself, and keeps the connections that it opens for that.)
 HEAT_SECONDS = 5.0
+HEAT_TIMES = 4
 HEAT_MODEL_SECONDS = 0.05
 PROCESSES = ("api", "cpu", "gpu", "redis")
 
@@ -57,7 +59,7 @@ def measure_soak(serving: Serving, minutes: float) -> bool:
 
 def _heat(serving: Serving, rate: float) -> None:
     slow = serving.question(Deed.WORK, seconds=HEAT_MODEL_SECONDS)
-    Load(str(serving.platform.http.base_url), 2 * rate, HEAT_SECONDS, slow).seen()
+    Load(str(serving.platform.http.base_url), HEAT_TIMES * rate, HEAT_SECONDS, slow).seen()
     drained(serving)
 
 
