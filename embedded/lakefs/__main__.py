@@ -21,12 +21,7 @@ GRACE_SECONDS = 10
 def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     arguments = _parser().parse_args()
-    try:
-        credentials = Credentials(
-            os.environ["LAKEFS_ACCESS_KEY_ID"], os.environ["LAKEFS_SECRET_ACCESS_KEY"]
-        )
-    except KeyError as missing:
-        sys.exit(f"set {missing.args[0]}: the server lets only that key pair in")
+    credentials = _credentials()
     with _alone_in(arguments.data), socket.create_server((arguments.host, arguments.port)) as door:
         app = create_app(arguments.data, credentials, presign=arguments.presign)
         host, port = door.getsockname()
@@ -40,11 +35,23 @@ def main() -> None:
         uvicorn.Server(config).run(sockets=[door])
 
 
+def _credentials() -> Credentials | None:
+    """Return the environment's key pair; without one the server waits for its setup."""
+    names = ("LAKEFS_ACCESS_KEY_ID", "LAKEFS_SECRET_ACCESS_KEY")
+    keys = [os.environ.get(name, "") for name in names]
+    if all(keys):
+        return Credentials(*keys)
+    if any(keys):
+        sys.exit(f"set both {' and '.join(names)}, or neither")
+    return None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m embedded.lakefs",
         description="A lakeFS-compatible server for one machine. The key pair that it accepts"
-        " comes from LAKEFS_ACCESS_KEY_ID and LAKEFS_SECRET_ACCESS_KEY.",
+        " comes from LAKEFS_ACCESS_KEY_ID and LAKEFS_SECRET_ACCESS_KEY; without them the server is"
+        " to be set up by a call of its API, as lakeFS is.",
     )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000, help="0 picks a free one (default: 8000)")

@@ -1,4 +1,4 @@
-"""Builds the application from a data folder and a key pair."""
+"""Builds the application from a data folder and, unless it is to be set up, a key pair."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +18,7 @@ from embedded.lakefs.routes import (
     objects,
     presigned,
     repositories,
+    setup,
     staging,
     tags,
 )
@@ -26,7 +27,7 @@ from embedded.lakefs.server import Server, authenticate
 API = "/api/v1"
 
 
-def create_app(data: Path, credentials: Credentials, *, presign: bool = False) -> FastAPI:
+def create_app(data: Path, credentials: Credentials | None, *, presign: bool = False) -> FastAPI:
     """Return a server over the files in `data`, which no other server may use."""
 
     @asynccontextmanager
@@ -39,6 +40,7 @@ def create_app(data: Path, credentials: Credentials, *, presign: bool = False) -
     errors.install(app)
     app.include_router(health.root)
     app.include_router(health.api, prefix=API)
+    app.include_router(setup.router, prefix=API)
     app.include_router(presigned.router)
     for noun in (
         config,

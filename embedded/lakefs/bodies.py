@@ -21,6 +21,20 @@ class Body(BaseModel):
         return values
 
 
+class AccessKey(Body):
+    """A key pair of the caller's choice."""
+
+    access_key_id: str = Field(min_length=1)
+    secret_access_key: str = Field(min_length=1)
+
+
+class Setup(Body):
+    """The first user; its key pair is not left to the server here."""
+
+    username: str = Field(min_length=1)
+    key: AccessKey
+
+
 class RepositoryCreation(Body):
     """A repository to create."""
 

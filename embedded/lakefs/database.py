@@ -15,6 +15,11 @@ from embedded.lakefs.model import Tree
 CACHED_TREES = 16
 
 SCHEMA = """
+CREATE TABLE IF NOT EXISTS installation (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    access_key_id TEXT NOT NULL,
+    secret_access_key TEXT NOT NULL
+);
 CREATE TABLE IF NOT EXISTS namespaces (
     namespace TEXT PRIMARY KEY        -- stays taken when its repository is deleted, as in lakeFS
 ) WITHOUT ROWID;

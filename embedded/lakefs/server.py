@@ -14,7 +14,8 @@ from embedded.lakefs import repositories
 from embedded.lakefs.auth import Credentials
 from embedded.lakefs.blobs import BlobStore
 from embedded.lakefs.database import Database, Transaction
-from embedded.lakefs.errors import InvalidError
+from embedded.lakefs.errors import InvalidError, UnauthorizedError
+from embedded.lakefs.installation import Installation
 from embedded.lakefs.model import Place, Repository
 from embedded.lakefs.presigning import Signer
 from embedded.lakefs.sweep import sweep
@@ -26,27 +27,39 @@ class Server:
 
     database: Database
     blobs: BlobStore
-    signer: Signer
-    credentials: Credentials
+    installation: Installation
     #: Whether clients may move bytes over signed links.
     presign: bool
     #: Unix seconds.
     started: int
 
     @classmethod
-    def open(cls, data: Path, credentials: Credentials, *, presign: bool) -> Self:
+    def open(cls, data: Path, credentials: Credentials | None, *, presign: bool) -> Self:
         """Open the files in `data` and clear away what the last run left behind."""
         data.mkdir(parents=True, exist_ok=True)
+        database = Database(data / "catalog.sqlite3")
         server = cls(
-            database=Database(data / "catalog.sqlite3"),
+            database=database,
             blobs=BlobStore(data),
-            signer=Signer(credentials.secret_access_key),
-            credentials=credentials,
+            installation=Installation(database, credentials),
             presign=presign,
             started=int(time.time()),
         )
         sweep(server.database, server.blobs)
         return server
+
+    @property
+    def credentials(self) -> Credentials:
+        """The key pair that lets in; before the setup nothing does."""
+        found = self.installation.credentials
+        if found is None:
+            raise UnauthorizedError
+        return found
+
+    @property
+    def signer(self) -> Signer:
+        """What signs links, with a key that follows from the user's secret."""
+        return Signer(self.credentials.secret_access_key)
 
     @contextmanager
     def reading(self, repository: str) -> Iterator[tuple[Transaction, Repository]]:

@@ -1,7 +1,9 @@
-"""``python -m shared.lakefs REPOSITORY`` makes a repository of the store, unless it is there."""
+"""``python -m shared.lakefs REPOSITORY`` sets lakeFS up and makes a repository, unless it is so."""
 
 import argparse
+from contextlib import closing
 
+from shared.lakefs.installation import set_up
 from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings
 
@@ -11,11 +13,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m shared.lakefs", description=__doc__)
     parser.add_argument("repository")
     repository = parser.parse_args().repository
-    store = LakeFSStore(LakeFSSettings())
-    try:
+    settings = LakeFSSettings()
+    set_up(settings)
+    with closing(LakeFSStore(settings)) as store:
         store.ensure_repository(repository)
-    finally:
-        store.close()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from lakefs_sdk.api.branches_api import BranchesApi
 from lakefs_sdk.api.commits_api import CommitsApi
 from lakefs_sdk.api.config_api import ConfigApi
 from lakefs_sdk.api.experimental_api import ExperimentalApi
+from lakefs_sdk.api.internal_api import InternalApi
 from lakefs_sdk.api.objects_api import ObjectsApi
 from lakefs_sdk.api.refs_api import RefsApi
 from lakefs_sdk.api.repositories_api import RepositoriesApi
@@ -48,6 +49,7 @@ class Control:
         self.branches = BranchesApi(client)
         self.commits = CommitsApi(client)
         self.config = ConfigApi(client)
+        self.internal = InternalApi(client)
         self.multipart = ExperimentalApi(client)
         self.objects = ObjectsApi(client)
         self.refs = RefsApi(client)

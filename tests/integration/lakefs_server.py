@@ -24,19 +24,20 @@ def connect(endpoint: str, access_key_id: str, secret_access_key: str) -> Client
 class EmbeddedServer:
     """A server over one data folder, on a port of its own."""
 
-    def __init__(self, data: Path, *, presign: bool = False) -> None:
+    def __init__(self, data: Path, *, presign: bool = False, is_set_up: bool = True) -> None:
+        """Start it, without a key pair if it is to be set up."""
         self.data = data
+        keys = {
+            "LAKEFS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "LAKEFS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
+        }
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "embedded.lakefs"),
                 *("--port", "0", "--data", str(data)),
                 *(["--presign"] if presign else []),
             ],
-            env={
-                **os.environ,
-                "LAKEFS_ACCESS_KEY_ID": ACCESS_KEY_ID,
-                "LAKEFS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
-            },
+            env={**os.environ, **(keys if is_set_up else dict.fromkeys(keys, ""))},
             stdout=subprocess.PIPE,
             text=True,
         )

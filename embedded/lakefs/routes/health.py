@@ -1,4 +1,4 @@
-"""What answers without credentials: health and setup state."""
+"""Health, which answers without credentials."""
 
 from fastapi import APIRouter
 
@@ -17,9 +17,3 @@ def alive() -> Json:
 @api.get("/healthcheck", status_code=204)
 def healthcheck() -> None:
     """Say that the API serves."""
-
-
-@api.get("/setup_lakefs")
-def setup_state() -> Json:
-    """Say that no setup is needed: the key pair came with the start."""
-    return {"state": "initialized", "comm_prefs_missing": False}

@@ -14,6 +14,7 @@ from lakefs.exceptions import (
     NotFoundException,
 )
 from lakefs.repository import Repository
+from lakefs_sdk.exceptions import ApiException
 
 from tests.integration.lakefs_contract.steps import commit, message_of, namespace
 from tests.integration.lakefs_server import connect
@@ -25,6 +26,16 @@ def test_the_server_says_what_it_is(client: Client) -> None:
     assert sdk.config_api.get_config().storage_config.blockstore_type
     assert sdk.auth_api.get_current_user().user.id
     sdk.health_check_api.health_check()
+
+
+def test_a_server_is_set_up_once(client: Client) -> None:
+    internal = client.sdk_client.internal_api
+    assert internal.get_setup_state().state == "initialized"
+    key = {"access_key_id": "someone", "secret_access_key": "else"}
+    with pytest.raises(ApiException) as failure:
+        internal.setup({"username": "somebody", "key": key})
+    assert failure.value.status == 409
+    assert "lakeFS already initialized" in failure.value.body
 
 
 def test_a_wrong_secret_is_refused(client: Client) -> None:
