@@ -1,5 +1,6 @@
 """Repositories, branches, commits and merges of the store."""
 
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -148,14 +149,18 @@ class References:
         return str(answer.reference)
 
     def _namespace(self, name: str) -> str:
-        """Return where a new repository keeps its objects."""
+        """Return where a new repository keeps its objects.
+
+        Each creation has a place of its own: lakeFS refuses one that a repository has, one that
+        was deleted, and one that it began to make.
+        """
         prefix = self._storage_namespace or self._control.storage.default_namespace_prefix
         if not prefix:
             raise RequestError(
                 "lakeFS has no default storage namespace: set LAKEFS_STORAGE_NAMESPACE",
                 code="lakefs_storage_namespace_missing",
             )
-        return prefix + name if prefix.endswith("/") else f"{prefix}/{name}"
+        return f"{prefix.removesuffix('/')}/{name}-{secrets.token_hex(4)}"
 
     @contextmanager
     def _named(self, repo: str, ref: str, path: str | None = None) -> Iterator[None]:

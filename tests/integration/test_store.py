@@ -4,6 +4,7 @@ import hashlib
 import random
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -195,6 +196,23 @@ def test_what_is_missing_is_named(store: LakeFSStore, repo: str, tmp_path: Path)
     with pytest.raises(NotFoundError) as named:
         store.commit_id(repo, "no-such-branch")
     assert named.value.specific_code == "commit_not_found"
+
+
+def test_a_repository_that_was_deleted_can_be_made_again(store: LakeFSStore, repo: str) -> None:
+    """Its storage namespace stays in use."""
+    before = store.ensure_repository(repo)
+    store._control.call(store._control.repositories.delete_repository, repo)
+    again = store.ensure_repository(repo)
+    assert again.name == before.name
+    assert again.storage_namespace != before.storage_namespace
+    assert store.commit(repo, "main").message == "Repository created"
+
+
+def test_those_who_make_a_repository_at_once_get_the_same(store: LakeFSStore) -> None:
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    with ThreadPoolExecutor(8) as threads:
+        found = set(threads.map(store.ensure_repository, [name] * 8))
+    assert len(found) == 1
 
 
 def test_a_job_finds_its_commit_by_metadata(store: LakeFSStore, repo: str, tmp_path: Path) -> None:
