@@ -6,7 +6,7 @@ The only module that knows ``huggingface_hub`` (the extra ``worker``). Files are
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -20,10 +20,18 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoSibling
-from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined] # no __all__
+from huggingface_hub.utils import (  # type: ignore[attr-defined] # no __all__
+    filter_repo_objects,
+    parse_ratelimit_headers,
+)
 
 from shared.errors import LifecycleError, NotFoundError, RequestError, UnavailableError
 from shared.settings import HubSettings
+
+#: The hub counts requests in windows of this length, so that a new one begins within it.
+RATE_WINDOW_SECONDS = 300
+#: Wait where a hub refuses further requests and does not say for how long.
+RATE_LIMITED_SECONDS = 60
 
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
@@ -94,6 +102,19 @@ class Hub:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
 
+def rate_limited_seconds(headers: Mapping[str, str]) -> int:
+    """Return how long an answer with status 429 asks to wait, at most a window of the limit."""
+    limit = parse_ratelimit_headers(headers)
+    told = headers.get("Retry-After", "")
+    if told.isascii() and told.isdigit():
+        seconds = int(told)
+    elif limit is not None and limit.remaining == 0:
+        seconds = int(limit.reset_in_seconds) + 1  # what it says is rounded
+    else:
+        seconds = RATE_LIMITED_SECONDS
+    return min(seconds, RATE_WINDOW_SECONDS)
+
+
 def _hub_file(sibling: RepoSibling) -> HubFile:
     if sibling.size is None:
         raise ValueError(f"{sibling.rfilename!r} has no size")
@@ -144,7 +165,10 @@ def _unavailable(endpoint: str, why: str) -> UnavailableError:
 def _refused(error: HfHubHTTPError, repo_id: str, endpoint: str) -> LifecycleError:
     status = error.response.status_code
     if status >= 500 or status in {408, 429}:
-        return _unavailable(endpoint, f"status {status}")
+        unavailable = _unavailable(endpoint, f"status {status}")
+        if status == 429:
+            unavailable.retry_after_seconds = rate_limited_seconds(error.response.headers)
+        return unavailable
     if status in {401, 403}:
         return _gated(repo_id, endpoint)
     return RequestError(f"{endpoint} refuses {repo_id}: status {status}", code="hub_refused")

@@ -158,16 +158,20 @@ class Runner:
         elif isinstance(error, CancelledError):
             kept = ledger.finish(job, JobState.CANCELLED)
         elif error.retryable and job.attempts < job.max_attempts:
-            kept = ledger.requeue(job, delay_seconds=self._backoff(job), error=error.info())
+            kept = ledger.requeue(job, delay_seconds=self._backoff(job, error), error=error.info())
         else:
             kept = ledger.finish(job, JobState.FAILED, error=_final(error, job))
         return ledger.get(job.id).state.value if kept else "lost"
 
-    def _backoff(self, job: Job) -> float:
-        """Return the wait before the next attempt: doubling, with jitter of a half."""
+    def _backoff(self, job: Job, error: LifecycleError) -> float:
+        """Return the wait before the next attempt: doubling, with jitter of a half.
+
+        It comes on top of what the error itself asks for.
+        """
         longest = self._settings.backoff_seconds * 2 ** (job.attempts - 1)
         bounded: float = min(longest, self._settings.backoff_max_seconds)
-        return bounded * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        jittered = bounded * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        return (error.retry_after_seconds or 0) + jittered
 
 
 def _final(error: LifecycleError, job: Job) -> ErrorInfo:

@@ -278,6 +278,15 @@ def test_a_hub_that_goes_on_failing_is_an_error_that_may_pass(
     assert downloads.files() == SAFE
 
 
+def test_a_hub_that_limits_the_rate_says_when_to_come_again(
+    hub: HubProcess, downloads: Downloads
+) -> None:
+    hub.set_faults(fault(FaultKind.STATUS, path="/api/*", status=429, retry_after_seconds=120))
+    with pytest.raises(UnavailableError) as caught:
+        downloads()
+    assert caught.value.retry_after_seconds == 120
+
+
 def test_a_hub_that_is_not_there_is_an_error_that_may_pass(tmp_path: Path) -> None:
     with pytest.raises(UnavailableError) as caught:
         Downloads("http://127.0.0.1:9", tmp_path)()

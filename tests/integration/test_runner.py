@@ -136,6 +136,14 @@ def test_error_that_may_pass_is_tried_again_then_fails(
     assert "after 2 attempts" in ended.error.detail
 
 
+def test_the_next_attempt_waits_for_as_long_as_the_error_asks(bench: Bench) -> None:
+    limited = UnavailableError("hub busy", code="hub_unavailable")
+    limited.retry_after_seconds = 120
+    job = bench.run(raising(limited))
+    assert job.state is JobState.QUEUED
+    assert (job.available_at - job.created_at).total_seconds() >= 120
+
+
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), KeyError("x")])
 def test_defect_is_an_ordinary_failure(bench: Bench, error: BaseException) -> None:
     job = bench.run(raising(error))

@@ -19,7 +19,7 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
-from shared.hub import HubFile
+from shared.hub import RATE_LIMITED_SECONDS, RATE_WINDOW_SECONDS, HubFile
 from workers.lifecycle import transfer
 from workers.lifecycle.connections import Connections
 from workers.lifecycle.transfer import ATTEMPTS, FetchedFile, FileFetch
@@ -34,6 +34,18 @@ Handler = Callable[[httpx.Request], httpx.Response]
 @pytest.fixture(autouse=True)
 def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.0)
+
+
+class Timeless(CancelToken):
+    """A token that nobody waits with; remembers for how long it was to be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, timeout_seconds: float) -> bool:
+        self.waits.append(timeout_seconds)
+        return self.cancelled
 
 
 class Server:
@@ -103,8 +115,9 @@ def cut_at(size: int, content: bytes = CONTENT) -> Handler:
     return answer
 
 
-def always(status: int) -> Handler:
-    return lambda _: httpx.Response(status)
+def always(status: int, **headers: str) -> Handler:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda _: httpx.Response(status, headers=named)
 
 
 def whole(content: bytes) -> Handler:
@@ -116,7 +129,7 @@ class Fetching:
 
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.token = CancelToken()
+        self.token = Timeless()
         self.reported = 0
 
     def __call__(self, server: Handler, file: HubFile = FILE) -> FetchedFile:
@@ -259,6 +272,32 @@ def test_a_server_that_goes_on_failing_is_given_up_and_the_bytes_stay(fetching: 
     assert fetching.target.read_bytes() == CONTENT[:1000]
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry_After": "7"}, 7),
+        ({"RateLimit": '"resolvers";r=0;t=55'}, 56),
+        ({"RateLimit": '"resolvers";r=9;t=55'}, RATE_LIMITED_SECONDS),
+        ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, RATE_LIMITED_SECONDS),
+        ({}, RATE_LIMITED_SECONDS),
+        ({"Retry_After": "86400"}, RATE_WINDOW_SECONDS),
+    ],
+)
+def test_a_hub_that_limits_the_rate_is_left_alone_for_as_long_as_it_says(
+    fetching: Fetching, headers: dict[str, str], seconds: int
+) -> None:
+    limited = always(429, **headers)
+    fetching(Server(limited, limited))
+    assert fetching.token.waits == [seconds] * 2
+    assert_whole(fetching)
+
+
+def test_the_job_waits_for_the_rate_limit_too(fetching: Fetching) -> None:
+    with pytest.raises(UnavailableError, match="429") as caught:
+        fetching(always(429, Retry_After="120"))
+    assert caught.value.retry_after_seconds == 120
+
+
 def test_a_slow_way_through_many_cuts_is_no_failure(
     fetching: Fetching, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,17 +377,19 @@ def test_a_cancelled_fetch_stops_at_the_next_chunk_and_keeps_the_bytes(fetching:
     assert fetching.target.read_bytes() == CONTENT[:1000]
 
 
+@pytest.mark.parametrize("status", [429, 503])
 def test_a_cancelled_fetch_does_not_wait_for_its_next_attempt(
-    fetching: Fetching, monkeypatch: pytest.MonkeyPatch
+    fetching: Fetching, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 3600.0)
 
     def fail(_: httpx.Request) -> httpx.Response:
         fetching.token.cancel(CancelledError("enough"))
-        return httpx.Response(503)
+        return httpx.Response(status)
 
     with pytest.raises(CancelledError):
         fetching(fail)
+    assert fetching.token.waits == []
 
 
 def test_a_full_disk_is_named_as_such(fetching: Fetching, monkeypatch: pytest.MonkeyPatch) -> None:

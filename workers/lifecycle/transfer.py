@@ -23,7 +23,7 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
-from shared.hub import HubFile
+from shared.hub import HubFile, rate_limited_seconds
 from shared.settings import MIB
 from workers.lifecycle.connections import Connections
 
@@ -52,7 +52,11 @@ class _WrongContentError(Exception):
 
 
 class _FailedError(Exception):
-    """The hub says that it fails now."""
+    """The hub says that it fails now, and perhaps for how long."""
+
+    def __init__(self, reason: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class FileFetch:
@@ -121,15 +125,20 @@ class FileFetch:
                 self._token.check()
                 failures = 0 if self._fetched_bytes - before >= PROGRESS_BYTES else failures + 1
                 if failures == ATTEMPTS:
-                    raise UnavailableError(
-                        f"The hub fails to send {self._file.path}: {error!r}",
-                        code="hub_unavailable",
-                    ) from error
-                self._token.wait(BACKOFF_SECONDS * 2 ** max(0, failures - 1))
+                    raise self._given_up(error) from error
+                backoff = BACKOFF_SECONDS * 2 ** max(0, failures - 1)
+                self._token.wait(max(backoff, _asked_wait(error) or 0))
         self._token.check()
         self._digests.verify()
         with self._target.open("rb") as whole:
             os.fsync(whole.fileno())
+
+    def _given_up(self, error: Exception) -> UnavailableError:
+        given_up = UnavailableError(
+            f"The hub fails to send {self._file.path}: {error!r}", code="hub_unavailable"
+        )
+        given_up.retry_after_seconds = _asked_wait(error)
+        return given_up
 
     def _receive(self) -> None:
         """Append what one connection gives."""
@@ -209,7 +218,9 @@ class _Digests:
 def _refusal(response: httpx.Response, path: str) -> Exception:
     """Return the error that an answer without a file means."""
     status = response.status_code
-    if status >= 500 or status in {408, 429}:
+    if status == 429:
+        return _FailedError("status 429", rate_limited_seconds(response.headers))
+    if status >= 500 or status == 408:
         return _FailedError(f"status {status}")
     if status in {401, 403}:
         return RequestError(
@@ -220,6 +231,11 @@ def _refusal(response: httpx.Response, path: str) -> Exception:
     if status in {404, 410}:
         return NotFoundError(f"The hub lists {path} but does not have it", code="file_not_found")
     return RequestError(f"The hub refuses {path}: status {status}", code="hub_refused")
+
+
+def _asked_wait(error: Exception) -> int | None:
+    """Return the seconds that the hub wants to be left alone for, if it says so."""
+    return error.retry_after_seconds if isinstance(error, _FailedError) else None
 
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
