@@ -41,6 +41,8 @@ _PASSING = {
 #: cut off, or comes from something between.
 _NOT_MLFLOWS = "API request to endpoint "
 _UNAVAILABLE = "mlflow_unavailable"
+#: SQLite's and PostgreSQL's words, which MLflow passes on, for a row that another call wrote first.
+_LOST_RACE = ("IntegrityError", "UniqueViolation")
 
 
 class Client:
@@ -111,7 +113,7 @@ def _translation(error: "MlflowException") -> LifecycleError:
 
 def _is_lost_race(error: Exception) -> bool:
     """Return whether two calls wrote the same new row of MLflow; it is there now."""
-    return "IntegrityError" in str(error)
+    return any(sign in str(error) for sign in _LOST_RACE)
 
 
 def _is_broken_connection(error: Exception) -> bool:
