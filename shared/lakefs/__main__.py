@@ -1,8 +1,10 @@
 """``python -m shared.lakefs REPOSITORY`` sets lakeFS up and makes a repository, unless it is so."""
 
 import argparse
+import sys
 from contextlib import closing
 
+from shared.errors import InvalidInputError
 from shared.lakefs.installation import set_up
 from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings
@@ -14,7 +16,10 @@ def main() -> None:
     parser.add_argument("repository")
     repository = parser.parse_args().repository
     settings = LakeFSSettings()
-    set_up(settings)
+    try:
+        set_up(settings)
+    except InvalidInputError as error:
+        sys.exit(error.detail)
     with closing(LakeFSStore(settings)) as store:
         store.ensure_repository(repository)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
+from shared.lakefs.installation import ACCESS_KEY_ID_CHARACTERS
 from shared.settings import Settings
 from tests.deployment import REPOSITORY
 from tests.deployment.compose_file import (
@@ -76,6 +77,7 @@ def test_the_documented_commands_fill_in_every_secret(tmp_path: Path) -> None:
     filled = {name: value or "" for name, value in dotenv_values(tmp_path / ".env").items()}
     assert {name for name in filled if filled[name] != EXAMPLE[name]} == set(SECRETS)
     assert interpolated(raw(), filled)
+    assert len(filled["LAKEFS_ACCESS_KEY_ID"]) <= ACCESS_KEY_ID_CHARACTERS
 
 
 def test_the_examples_values_are_the_defaults() -> None:

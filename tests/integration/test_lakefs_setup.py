@@ -34,13 +34,15 @@ def keys(server: EmbeddedServer, secret: str = SECRET_ACCESS_KEY) -> LakeFSSetti
     )
 
 
-def command(server: EmbeddedServer) -> "subprocess.CompletedProcess[str]":
+def command(
+    server: EmbeddedServer, access_key_id: str = ACCESS_KEY_ID
+) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         [sys.executable, "-m", "shared.lakefs", "mlflow-artifacts"],
         env=os.environ
         | {
             "LAKEFS_ENDPOINT": server.endpoint,
-            "LAKEFS_ACCESS_KEY_ID": ACCESS_KEY_ID,
+            "LAKEFS_ACCESS_KEY_ID": access_key_id,
             "LAKEFS_SECRET_ACCESS_KEY": SECRET_ACCESS_KEY,
         },
         capture_output=True,
@@ -71,6 +73,14 @@ def test_the_command_sets_lakefs_up_and_makes_the_repository(new: EmbeddedServer
         auth=(ACCESS_KEY_ID, SECRET_ACCESS_KEY),
     )
     assert repository.status_code == 200
+
+
+def test_a_key_that_the_s3_gateway_would_not_take_sets_nothing_up(new: EmbeddedServer) -> None:
+    result = command(new, "AKIA" + "0" * 17)
+    assert result.returncode == 1
+    assert result.stderr.startswith("LAKEFS_ACCESS_KEY_ID has 21 characters; ")
+    assert "Traceback" not in result.stderr
+    assert state(new) == "not_initialized"
 
 
 def test_nobody_comes_in_before_the_setup_nor_with_other_keys_after_it(
