@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from dotenv import dotenv_values
 
 from shared.lakefs.installation import ACCESS_KEY_ID_CHARACTERS
@@ -177,6 +178,34 @@ def test_only_one_kind_of_inference_worker_runs() -> None:
     assert found["worker-inference"].definition["profiles"] == ["cpu"]
     assert found["worker-gpu"].definition["profiles"] == ["gpu"]
     assert EXAMPLE["COMPOSE_PROFILES"] == "cpu"
+
+
+@pytest.mark.parametrize("name", ["worker-gpu", "ollama-gpu"])
+def test_what_answers_on_a_gpu_is_given_one(name: str) -> None:
+    deploy = services()[name].definition["deploy"]
+    [device] = deploy["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+
+
+def test_ollama_on_a_gpu_is_the_same_ollama() -> None:
+    """For the platform it is at the same address, and it has the models that were pulled before."""
+    found = services()
+    on_cpu, on_gpu = (dict(found[name].definition) for name in ("ollama", "ollama-gpu"))
+    assert on_gpu.pop("networks") == {"default": {"aliases": ["ollama"]}}
+    assert (on_cpu.pop("profiles"), on_gpu.pop("profiles")) == (["ollama"], ["ollama-gpu"])
+    assert on_gpu.pop("deploy")
+    assert on_cpu == on_gpu
+
+
+def test_workers_elsewhere_reach_the_stores_and_ollama_by_the_private_address() -> None:
+    stores = yaml.safe_load(STORES_ON_NETWORK.read_text())["services"]
+    published = interpolated(stores, {"STORES_ADDRESS": "10.0.0.5"})
+    wanted = {"redis": 6379, "lakefs": 8000, "mlflow": 5000, "ollama": 11434, "ollama-gpu": 11434}
+    assert published == {
+        name: {"ports": [f"10.0.0.5:{port}:{port}"]} for name, port in wanted.items()
+    }
+    with pytest.raises(ValueError, match="STORES_ADDRESS"):
+        interpolated(stores, {})
 
 
 def test_mlflow_takes_requests_to_the_name_that_it_is_called_by() -> None:
