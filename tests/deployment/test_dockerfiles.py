@@ -77,6 +77,17 @@ def test_what_is_installed_is_installed_as_locked(stage: Stage) -> None:
         assert "--constraint requirements.lock" in each or "--no-deps" in each, each
 
 
+def test_another_index_gives_what_it_is_named_for_and_nothing_that_that_needs() -> None:
+    """PyTorch's index has old versions of other people's packages, and not all of them."""
+    lines = install_lines(final_stage(REPOSITORY / "Dockerfile.worker", "gpu"))
+    [options] = [
+        found for line in lines for found in re.findall(r"\$\{TORCH_INDEX:\+(.*?)\}", line)
+    ]
+    assert options == '--no-deps --index-url "$TORCH_INDEX"'
+    after = lines[[("TORCH_INDEX" in line) for line in lines].index(True) + 1]
+    assert "--extra gpu" in after
+
+
 def test_environments_are_copied_to_where_they_were_made(stage: Stage) -> None:
     """They hold absolute paths."""
     copied = stage.stages_copied
