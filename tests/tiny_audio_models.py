@@ -104,6 +104,7 @@ def tiny_whisper(directory: Path, *, seed: int = 1, multilingual: bool = True) -
         no_timestamps_token_id=ids("<|notimestamps|>"),
         alignment_heads=[[0, 1], [1, 2]],
         is_multilingual=multilingual,
+        return_timestamps=False,  # as published ones have it
         **(languages if multilingual else {}),
     )
     extractor = t.WhisperFeatureExtractor(feature_size=80, chunk_length=WINDOW_SECONDS)

@@ -107,7 +107,8 @@ class Whisper:
             return_attention_mask=True,
             **({"truncation": False, "padding": "longest"} if long else {}),
         )
-        found: list[int] = self.model.generate(**features, **options)[0].tolist()
+        given = {"return_timestamps": True, **options} if long else options
+        found: list[int] = self.model.generate(**features, **given)[0].tolist()
         return found
 
     def text(self, ids: list[int]) -> str:

@@ -113,7 +113,7 @@ def test_whisper_hears_on_the_gpu_what_transformers_hears_there(tmp_path: Path) 
         truncation=False,
         padding="longest",
     ).to("cuda")
-    ids = model.generate(**features)[0]
+    ids = model.generate(**features, return_timestamps=True)[0]
     data = {"audio": data_uri(sound)}
     pieces: list[str] = []
     result = stack.manager.infer("asr", "transformers", "whisper", data, on_token=pieces.append)

@@ -78,8 +78,9 @@ class WhisperHandler(AsrHandler):
                 "temperature": temperature,
                 "language": options.language,
                 "task": options.task,
-                # Long sound needs them: transformers refuses to do without.
-                "return_timestamps": bool(asked) if asked or not is_long else None,
+                # Long sound needs them: transformers refuses to do without, also where published
+                # models' own configuration says to.
+                "return_timestamps": bool(asked) or is_long,
                 "return_token_timestamps": by_word or None,
                 "return_segments": True,
                 "monitor_progress": progress,
