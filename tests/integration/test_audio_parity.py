@@ -219,8 +219,11 @@ def test_whispers_tokens_are_those_of_generate(
     assert metadata["output_tokens"] == len(expected)
 
 
-@pytest.mark.parametrize("timestamps", [True, "word"])
-@pytest.mark.parametrize("sound", [SHORT, LONG], ids=["short", "long"])
+@pytest.mark.parametrize(
+    ("sound", "timestamps"),
+    [(SHORT, True), (SHORT, "word"), (LONG, "word")],
+    ids=["short-segments", "short-words", "long-words"],
+)
 def test_whispers_chunks_are_those_of_the_pipeline(
     stack: Stack, whisper: Whisper, sound: NDArray[np.float32], timestamps: Any
 ) -> None:
@@ -231,6 +234,15 @@ def test_whispers_chunks_are_those_of_the_pipeline(
     assert result["text"] == expected["text"]
     assert result["chunks"] == json.loads(json.dumps(expected["chunks"], default=float))
     assert len(result["chunks"]) > 1
+
+
+def test_the_segments_of_long_sound_follow_each_other(stack: Stack, whisper: Whisper) -> None:
+    """The pipeline's do not: it guesses where windows begin."""
+    result = stack.ask("whisper", LONG, return_timestamps=True)
+    assert "".join(chunk["text"] for chunk in result["chunks"]) == result["text"]
+    times = [time for chunk in result["chunks"] for time in chunk["timestamp"]]
+    assert times == sorted(times)
+    assert len(times) > 4
 
 
 def test_a_request_for_words_leaves_the_model_as_it_was(stack: Stack, whisper: Whisper) -> None:

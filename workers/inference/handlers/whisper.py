@@ -21,6 +21,7 @@ from workers.inference.handlers.asr import AsrHandler
 from workers.inference.handlers.audio import features_of, sound_metadata
 from workers.inference.handlers.streaming import Stopper
 from workers.inference.handlers.whisper_progress import WhisperProgress
+from workers.inference.handlers.whisper_segments import segment_chunks
 from workers.inference.handlers.whisper_stream import WhisperStream
 from workers.inference.media import DecodedAudio
 
@@ -190,21 +191,22 @@ def _read(
         times = [segment["token_timestamps"] for segment in output["segments"][0]]
         heard["token_timestamps"] = torch.cat(times)[None]
     window = model.processor.feature_extractor.chunk_length
+    precision = window / model.model.config.max_source_positions
     # Private, but what the pipeline reads Whisper's answers with; nothing else knows words.
     text, more = model.processor.tokenizer._decode_asr(  # noqa: SLF001
         [heard],
         return_timestamps=timestamps or None,
         return_language=None,
-        time_precision=window / model.model.config.max_source_positions,
+        time_precision=precision,
     )
     if not timestamps:
         return text, {}
+    if timestamps != "word":  # it guesses where windows begin, and here that is known
+        segments = output["segments"][0]
+        return text, {"chunks": segment_chunks(model.processor.tokenizer, segments, precision)}
     return text, {
         "chunks": [
-            {
-                "text": chunk["text"],
-                "timestamp": [None if x is None else float(x) for x in chunk["timestamp"]],
-            }
+            {"text": chunk["text"], "timestamp": [float(x) for x in chunk["timestamp"]]}
             for chunk in more["chunks"]
         ]
     }
