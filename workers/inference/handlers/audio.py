@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from shared.errors import InvalidInputError
 from workers.inference.calls import InferenceCall
@@ -41,11 +42,24 @@ class AudioHandler(BaseModelHandler[TransformersModel]):
         return sound
 
 
+class _OwnType(TorchFunctionMode):
+    """Makes this thread's windows of float32, whatever torch's default.
+
+    The default belongs to the process, and ``from_pretrained`` changes it while another model
+    loads; Whisper's feature extractor names no type.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call what is called."""
+        own = {"dtype": torch.float32} if func is torch.hann_window else {}
+        return func(*args, **own | (kwargs or {}))
+
+
 def features_of(extractor: Any, waveform: Any, **options: Any) -> dict[str, torch.Tensor]:
     """Return what the model takes for a waveform."""
-    return dict(
-        extractor(waveform, sampling_rate=extractor.sampling_rate, return_tensors="pt", **options)
-    )
+    rate = extractor.sampling_rate
+    with _OwnType():
+        return dict(extractor(waveform, sampling_rate=rate, return_tensors="pt", **options))
 
 
 def sound_metadata(sound: DecodedAudio) -> dict[str, Any]:
