@@ -28,6 +28,8 @@ from workers.inference.weights import tensors
 #: torch's random numbers belong to the process, so only one generation at a time may draw them.
 _RANDOM = threading.Lock()
 _POLL_SECONDS = 0.05
+#: Inputs that are seconds, not pixels or sound: the model calculates with them as they are.
+_EXACT = {"second_per_grid_ts"}
 
 
 @dataclass
@@ -177,9 +179,12 @@ class TransformersEngine(BaseEngine[TransformersModel]):
 
 
 def _moved(inputs: Mapping[str, torch.Tensor], model: Any) -> dict[str, torch.Tensor]:
-    """Return the inputs on the model's device, and what is not whole numbers in its type."""
+    """Return the inputs on the model's device, and what it looks at or hears in its type."""
     return {
-        name: tensor.to(model.device, model.dtype if tensor.is_floating_point() else tensor.dtype)
+        name: tensor.to(
+            model.device,
+            model.dtype if tensor.is_floating_point() and name not in _EXACT else tensor.dtype,
+        )
         for name, tensor in inputs.items()
     }
 
