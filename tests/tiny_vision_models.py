@@ -155,6 +155,35 @@ def tiny_llava_next_video(directory: Path) -> Path:
     )
 
 
+def tiny_got_ocr(directory: Path) -> Path:
+    """Save a GOT-OCR, whose image is 256 tokens and whose processor knows its prompt."""
+    tokenizer = special_tokenizer("<|im_start|>", "<|im_end|>", "<img>", "</img>", "<imgpad>")
+    config = t.GotOcr2Config(
+        vision_config={
+            "hidden_size": 32,
+            "output_channels": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 128,
+            "patch_size": 2,
+            "global_attn_indexes": [],
+            "mlp_dim": 64,
+            "initializer_range": 0.02,
+        },
+        text_config={
+            **_TEXT,
+            **_special(tokenizer),
+            "model_type": "qwen2",
+            "tie_word_embeddings": False,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<imgpad>"),
+        tie_word_embeddings=False,
+    )
+    images = t.GotOcr2ImageProcessor(size={"height": 128, "width": 128})
+    processor = t.GotOcr2Processor(image_processor=images, tokenizer=tokenizer)
+    return save_scaled(directory, lambda: t.GotOcr2ForConditionalGeneration(config), processor)
+
+
 def special_tokenizer(*added: str) -> Any:
     """Return the byte-level tokenizer with more special tokens."""
     tokenizer = byte_level_tokenizer()

@@ -48,6 +48,7 @@ SEEING = {Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}
         ),
         ("VisionEncoderDecoderModel", {"encoder": {"model_type": "deit"}}, {Task.OCR}),
         ("Blip2ForConditionalGeneration", EYES, SEEING - {Task.VIDEO_ANALYSIS}),
+        ("GotOcr2ForConditionalGeneration", EYES, {Task.OCR}),
         ("ASTForAudioClassification", {}, {Task.AUDIO_CLASSIFICATION}),
         ("Wav2Vec2ForSequenceClassification", {}, {Task.AUDIO_CLASSIFICATION}),
         ("LayoutLMForQuestionAnswering", {}, {Task.DOCUMENT_ANALYSIS}),

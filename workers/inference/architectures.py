@@ -105,6 +105,9 @@ def _refused(config: Mapping[str, Any]) -> dict[str, str]:
     name = architecture_of(config) or ""
     if name.startswith(_ONE_IMAGE):
         return {Task.VIDEO_ANALYSIS: "it looks at one image at a time"}
+    if name.startswith("GotOcr2"):
+        others = TASKS[Family.IMAGE_TEXT] - {Task.OCR}
+        return dict.fromkeys(others, "it reads, and takes no prompt")
     encoder = config.get("encoder")
     kind = encoder.get("model_type") if isinstance(encoder, dict) else None
     if name == "VisionEncoderDecoderModel" and kind not in {None, "donut-swin"}:

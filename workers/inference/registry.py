@@ -44,6 +44,11 @@ _BUILT_IN = (
         HANDLERS,
     ),
     EntryPoint(
+        "ocr:transformers:GotOcr2ForConditionalGeneration",
+        f"{_HERE}.handlers.got_ocr:GotOcrHandler",
+        HANDLERS,
+    ),
+    EntryPoint(
         "video-analysis:transformers",
         f"{_HERE}.handlers.video_analysis:VideoAnalysisHandler",
         HANDLERS,

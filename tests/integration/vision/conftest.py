@@ -15,6 +15,7 @@ from tests.tiny_page_models import (
     tiny_trocr,
 )
 from tests.tiny_vision_models import (
+    tiny_got_ocr,
     tiny_llava,
     tiny_llava_next_video,
     tiny_qwen2_vl,
@@ -26,6 +27,7 @@ MODELS = {
     "smolvlm": tiny_smolvlm,
     "qwen2-vl": tiny_qwen2_vl,
     "llava-next-video": tiny_llava_next_video,
+    "got-ocr": tiny_got_ocr,
     "trocr": tiny_trocr,
     "donut": tiny_donut,
     "layoutlm": tiny_layoutlm,

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.integration.vision.stack import (
     VisionStack,
@@ -12,6 +13,7 @@ from tests.integration.vision.stack import (
     noise,
     uri,
 )
+from tests.tiny_vision_models import tiny_got_ocr
 from workers.inference.handlers.ocr import PROMPT as OCR_PROMPT
 
 IMAGE_TEXT = "AutoModelForImageTextToText"
@@ -91,3 +93,34 @@ def test_ocr_tells_a_model_that_sees_to_read(
     encoded = chat(processor, [{"type": "image", "image": noise(1)}], prompt or OCR_PROMPT)
     assert asked(generated, result, processor, "text") == generate(model, encoded)
     assert stack.ask("ocr", name, {**data, "image": uri(noise(2))})["text"] != result["text"]
+
+
+def test_got_ocr_gets_the_prompt_of_its_processor(
+    stack: VisionStack, generated: list[list[int]]
+) -> None:
+    result = stack.ask("ocr", "got-ocr", {"image": uri(noise(1))})
+
+    model, processor = stack.direct("got-ocr", IMAGE_TEXT)
+    encoded = processor(images=noise(1), return_tensors="pt")
+    assert asked(generated, result, processor, "text") == generate(model, encoded)
+    assert stack.ask("ocr", "got-ocr", {"image": uri(noise(2))})["text"] != result["text"]
+
+
+def test_got_ocr_ends_with_its_turn(stack: VisionStack, generated: list[list[int]]) -> None:
+    """The turn's end is not among what its configuration says ends an answer."""
+    result = stack.ask("ocr", "got-ocr", {"image": uri(noise(1))})
+    answer = generated.pop()[result["metadata"]["input_tokens"] :]
+    directory = stack.publish("got-ocr-ends", tiny_got_ocr)
+    file = directory / "model.safetensors"
+    weights = load_file(file)
+    _, processor = stack.direct("got-ocr", IMAGE_TEXT)
+    end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    head = weights["language_model.lm_head.weight"]
+    head[end] = head[answer[-1]] * 1.01
+    save_file(weights, file, metadata={"format": "pt"})
+
+    ended = stack.ask("ocr", "got-ocr-ends", {"image": uri(noise(1))}, max_new_tokens=30)
+
+    assert generated.pop()[-1] == end
+    assert ended["metadata"]["finish_reason"] == "stop"
+    assert result["text"].startswith(ended["text"])

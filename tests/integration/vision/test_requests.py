@@ -75,6 +75,7 @@ def test_a_cancel_ends_the_generation_between_two_tokens(
         ("vlm", "llava", {"image": uri(noise(1)), "text": PROMPT}, {}, "data.text"),
         ("vlm", "llava", {"image": uri(noise(1)), "prompt": PROMPT}, {"page": 1}, "options.page"),
         ("ocr", "trocr", {"image": uri(noise(1)), "prompt": PROMPT}, {}, "data.prompt"),
+        ("ocr", "got-ocr", {"image": uri(noise(1)), "prompt": PROMPT}, {}, "data.prompt"),
         ("ocr", "trocr", {"image": uri(noise(1))}, {"max_length": 1}, "options.max_length"),
         ("video-analysis", "llava", {"video": uri(noise(1))}, {}, "data.video"),
         (

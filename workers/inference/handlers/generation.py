@@ -167,7 +167,7 @@ def answer_of(
     if inputs.stream is not None:
         call.token.check()
         inputs.stream.finish(text)
-    ended = text != whole or len(ids) < inputs.limit or ids[-1] in _end_tokens(model)
+    ended = text != whole or len(ids) < inputs.limit or ids[-1] in end_tokens(model)
     return Answer(text, ids, "stop" if ended else "length")
 
 
@@ -217,7 +217,7 @@ def _stops(options: GenerationOptions) -> tuple[str, ...]:
     return stops
 
 
-def _end_tokens(model: TransformersModel) -> set[int]:
+def end_tokens(model: TransformersModel) -> set[int]:
     """Return the tokens that end the model's answers."""
     ends = model.model.generation_config.eos_token_id
     return {ends} if isinstance(ends, int) else set(ends or ())

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from shared.errors import InvalidInputError
 from workers.inference.calls import InferenceCall
 from workers.inference.engines.transformers_engine import TransformersModel
 from workers.inference.handlers.generation import Prompt
 from workers.inference.handlers.image_text import ImageTextHandler, image_prompt
+from workers.inference.media import DecodedImage
 
 PROMPT = "Write down all the text in this image, exactly as it stands there, and nothing else."
 
@@ -31,3 +33,9 @@ class OcrHandler(ImageTextHandler):
             field="data.prompt" if prompt else "data.image",
             metadata={"image": decoded.metadata},
         )
+
+    def image_alone(self, call: InferenceCall) -> DecodedImage:
+        """Decode the image for a model that cannot be told anything."""
+        if call.data.get("prompt") is not None:
+            raise InvalidInputError("this model reads, and takes no prompt", field="data.prompt")
+        return self.media.image(call.data["image"], "data.image", call.token)

@@ -25,9 +25,7 @@ class PageOcrHandler(OcrHandler):
 
     def encode(self, model: TransformersModel, call: InferenceCall) -> Prompt:
         """Decode and encode the image."""
-        if call.data.get("prompt") is not None:
-            raise InvalidInputError("this model reads, and takes no prompt", field="data.prompt")
-        decoded = self.media.image(call.data["image"], "data.image", call.token)
+        decoded = self.image_alone(call)
         return _page_prompt(model, decoded.image, None, {"image": decoded.metadata})
 
 
