@@ -29,6 +29,16 @@ _QWEN_TEMPLATE = CHAT_TEMPLATE.replace(
     "<image>", "<|vision_start|><|image_pad|><|vision_end|>"
 ).replace("<video>", "<|vision_start|><|video_pad|><|vision_end|>")
 
+#: As Gemma 3's: it begins with the first token itself, and takes content in both ways.
+_GEMMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message.role + '\n' }}"
+    "{% if message.content is string %}{{ message.content | trim }}{% else %}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}<start_of_image>{% else %}{{ part.text | trim }}{% endif %}"
+    "{% endfor %}{% endif %}{{ '<end_of_turn>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
+)
+
 _TEXT: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -125,6 +135,28 @@ def tiny_qwen2_vl(directory: Path) -> Path:
         chat_template=_QWEN_TEMPLATE,
     )
     return save_scaled(directory, lambda: t.Qwen2VLForConditionalGeneration(config), processor)
+
+
+def tiny_gemma3(directory: Path) -> Path:
+    """Save a Gemma 3, some of whose layers look back only a little."""
+    names = {"boi_token": "<start_of_image>", "image_token": "<image_soft_token>"}
+    names["eoi_token"] = "<end_of_image>"
+    tokenizer = special_tokenizer("<start_of_turn>", "<end_of_turn>", *names.values())
+    tokenizer._set_model_specific_special_tokens(special_tokens=names)
+    config = t.Gemma3Config(
+        text_config={**_TEXT, **_special(tokenizer), "head_dim": 8, "sliding_window": 16},
+        tie_word_embeddings=False,
+        vision_config={**_VISION, "model_type": "siglip_vision_model"},
+        mm_tokens_per_image=16,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image_soft_token>"),
+    )
+    processor = t.Gemma3Processor(
+        image_processor=t.Gemma3ImageProcessor(size=_SQUARE),
+        tokenizer=tokenizer,
+        image_seq_length=16,
+        chat_template=_GEMMA_TEMPLATE,
+    )
+    return save_scaled(directory, lambda: t.Gemma3ForConditionalGeneration(config), processor)
 
 
 def tiny_llava_next_video(directory: Path) -> Path:

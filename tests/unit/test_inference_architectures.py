@@ -13,7 +13,13 @@ from workers.inference.architectures import check_model_supports
 from workers.inference.weights import Tensor, read_header, tensors
 
 EYES: dict[str, Any] = {"vision_config": {}}
-SEEING = {Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}
+SEEING = {
+    Task.VLM,
+    Task.OCR,
+    Task.VIDEO_ANALYSIS,
+    Task.DOCUMENT_ANALYSIS,
+    Task.TEXT_GENERATION,
+}
 
 
 @pytest.mark.parametrize(
@@ -47,8 +53,18 @@ SEEING = {Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}
             {Task.OCR, Task.DOCUMENT_ANALYSIS},
         ),
         ("VisionEncoderDecoderModel", {"encoder": {"model_type": "deit"}}, {Task.OCR}),
-        ("Blip2ForConditionalGeneration", EYES, SEEING - {Task.VIDEO_ANALYSIS}),
         ("GotOcr2ForConditionalGeneration", EYES, {Task.OCR}),
+        ("Gemma3ForConditionalGeneration", EYES, SEEING),
+        (
+            "Blip2ForConditionalGeneration",
+            EYES,
+            SEEING - {Task.VIDEO_ANALYSIS, Task.TEXT_GENERATION},
+        ),
+        (
+            "T5Gemma2ForConditionalGeneration",
+            EYES | {"is_encoder_decoder": True},
+            SEEING - {Task.TEXT_GENERATION},
+        ),
         ("ASTForAudioClassification", {}, {Task.AUDIO_CLASSIFICATION}),
         ("Wav2Vec2ForSequenceClassification", {}, {Task.AUDIO_CLASSIFICATION}),
         ("LayoutLMForQuestionAnswering", {}, {Task.DOCUMENT_ANALYSIS}),

@@ -25,7 +25,15 @@ class Family(StrEnum):
 #: What the models of each family can be asked for.
 TASKS: dict[Family, frozenset[Task]] = {
     Family.CAUSAL_LM: frozenset({Task.TEXT_GENERATION}),
-    Family.IMAGE_TEXT: frozenset({Task.VLM, Task.OCR, Task.VIDEO_ANALYSIS, Task.DOCUMENT_ANALYSIS}),
+    Family.IMAGE_TEXT: frozenset(
+        {
+            Task.VLM,
+            Task.OCR,
+            Task.VIDEO_ANALYSIS,
+            Task.DOCUMENT_ANALYSIS,
+            Task.TEXT_GENERATION,
+        }
+    ),
     Family.SPEECH_SEQ2SEQ: frozenset({Task.ASR}),
     Family.SPEECH_CTC: frozenset({Task.ASR}),
     Family.VISION_SEQ2SEQ: frozenset({Task.OCR, Task.DOCUMENT_ANALYSIS}),
@@ -104,10 +112,13 @@ def _refused(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the tasks of its family that this model cannot do, and why."""
     name = architecture_of(config) or ""
     if name.startswith(_ONE_IMAGE):
-        return {Task.VIDEO_ANALYSIS: "it looks at one image at a time"}
+        one = "it looks at one image at a time"
+        return {Task.VIDEO_ANALYSIS: one, Task.TEXT_GENERATION: one}
     if name.startswith("GotOcr2"):
         others = TASKS[Family.IMAGE_TEXT] - {Task.OCR}
         return dict.fromkeys(others, "it reads, and takes no prompt")
+    if config.get("is_encoder_decoder"):
+        return {Task.TEXT_GENERATION: "its encoder takes what its decoder would go on with"}
     encoder = config.get("encoder")
     kind = encoder.get("model_type") if isinstance(encoder, dict) else None
     if name == "VisionEncoderDecoderModel" and kind not in {None, "donut-swin"}:

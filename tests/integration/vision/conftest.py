@@ -15,6 +15,7 @@ from tests.tiny_page_models import (
     tiny_trocr,
 )
 from tests.tiny_vision_models import (
+    tiny_gemma3,
     tiny_got_ocr,
     tiny_llava,
     tiny_llava_next_video,
@@ -28,6 +29,7 @@ MODELS = {
     "qwen2-vl": tiny_qwen2_vl,
     "llava-next-video": tiny_llava_next_video,
     "got-ocr": tiny_got_ocr,
+    "gemma3": tiny_gemma3,
     "trocr": tiny_trocr,
     "donut": tiny_donut,
     "layoutlm": tiny_layoutlm,

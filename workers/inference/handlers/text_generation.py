@@ -1,6 +1,7 @@
 """Text generation on transformers: a prompt or a chat in, the answer out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from workers.inference.engines.transformers_engine import TransformersModel
 from workers.inference.handlers.generation import GeneratingHandler, Prompt
 
 _FIELD = "data.inputs"
+#: A text to look for in what a chat template makes of it.
+_PROBE = "probe"
 
 
 class TextGenerationHandler(GeneratingHandler):
@@ -50,23 +53,49 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _encode(tokenizer: Any, inputs: Any) -> dict[str, torch.Tensor]:
+def _encode(processor: Any, inputs: Any) -> dict[str, torch.Tensor]:
     """Tokenize a text as it is, and a chat through the model's template."""
+    tokenizer = getattr(processor, "tokenizer", processor)
     if isinstance(inputs, str):
         encoded = tokenizer(inputs, return_tensors="pt")
-    elif tokenizer.chat_template is None:
-        raise InvalidInputError(
-            "the model has no chat template: give inputs as a text", field=_FIELD
-        )
     else:
-        try:
-            encoded = tokenizer.apply_chat_template(
-                list(inputs), add_generation_prompt=True, return_tensors="pt", return_dict=True
-            )
-        except TemplateError as error:
-            raise InvalidInputError(
-                f"the model's chat template refuses the messages: {error}", field=_FIELD
-            ) from None
+        text, begun = _rendered(processor, tokenizer, list(inputs))
+        encoded = tokenizer(text, add_special_tokens=not begun, return_tensors="pt")
     if encoded["input_ids"].shape[1] == 0:
         raise InvalidInputError("inputs have no tokens", field=_FIELD)
     return {name: encoded[name] for name in ("input_ids", "attention_mask")}
+
+
+def _rendered(processor: Any, tokenizer: Any, messages: list[Any]) -> tuple[str, bool]:
+    """Put a chat through the template; return whether it is then with all special tokens.
+
+    As in transformers: a tokenizer's template brings them all, a processor's may leave out the
+    first. A processor's may also take content only as a list of parts.
+    """
+    owner = next((x for x in (processor, tokenizer) if x.chat_template is not None), None)
+    if owner is None:
+        raise InvalidInputError(
+            "the model has no chat template: give inputs as a text", field=_FIELD
+        )
+    render = partial(owner.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    if processor is not tokenizer and not _takes_strings(render):
+        messages = [
+            message | {"content": [{"type": "text", "text": message["content"]}]}
+            for message in messages
+        ]
+    try:
+        text = str(render(messages))
+    except TemplateError as error:
+        raise InvalidInputError(
+            f"the model's chat template refuses the messages: {error}", field=_FIELD
+        ) from None
+    first = tokenizer.bos_token
+    return text, owner is tokenizer or (first is not None and text.startswith(first))
+
+
+def _takes_strings(render: Callable[[list[Any]], Any]) -> bool:
+    """Return whether a text gets through the template when it is not in a list of parts."""
+    try:
+        return _PROBE in render([{"role": "user", "content": _PROBE}])
+    except (TemplateError, TypeError):
+        return False
