@@ -62,6 +62,14 @@ class GenerationOptions(Options):
     stop: str | tuple[str, ...] | None = None
 
 
+class TextOptions(GenerationOptions):
+    """Options of text generation."""
+
+    #: Whether the model thinks before it answers, as far as its chat template lets one choose; the
+    #: template says it if not set. Thoughts count as tokens of the answer.
+    think: bool | None = None
+
+
 class VideoOptions(GenerationOptions):
     """Options of questions about a video."""
 
@@ -194,6 +202,7 @@ def options_of(task: str, engine: str) -> type[Options] | None:
 #: The options of each task on transformers.
 OPTIONS: dict[str, type[Options]] = {
     **dict.fromkeys(Task, GenerationOptions),
+    Task.TEXT_GENERATION: TextOptions,
     Task.ASR: AsrOptions,
     Task.AUDIO_CLASSIFICATION: AudioClassificationOptions,
     Task.VIDEO_ANALYSIS: VideoOptions,

@@ -47,9 +47,19 @@ class InferenceSettings(Group):
     max_new_tokens: int = Field(
         512, ge=1, description="Tokens generated at most where the request does not say."
     )
+    max_thinking_tokens: int = Field(
+        2048,
+        ge=0,
+        description="Tokens added to `INFERENCE_MAX_NEW_TOKENS` where the model may think before "
+        "it answers.",
+    )
     max_seconds: float = Field(
         600.0, gt=0, description="Deadline of an inference whose request does not say."
     )
+
+    def default_tokens(self, *, thinks: bool) -> int:
+        """Return how many tokens are generated at most where the request does not say."""
+        return self.max_new_tokens + (self.max_thinking_tokens if thinks else 0)
 
 
 class MediaSettings(Group):

@@ -78,6 +78,12 @@ def test_what_stands_for_an_image_is_only_a_word(stack: VisionStack, name: str, 
     assert stack.ask(TEXT, name, {"inputs": chat})["metadata"]["output_tokens"] > 0
 
 
+def test_a_template_that_knows_of_no_thoughts_is_not_disturbed(stack: VisionStack) -> None:
+    plain = stack.ask(TEXT, "llava", {"inputs": CHAT})
+    told = stack.ask(TEXT, "llava", {"inputs": CHAT}, think=False)
+    assert told["generated_text"] == plain["generated_text"]
+
+
 def test_models_that_only_read_pages_do_not_chat(stack: VisionStack) -> None:
     with pytest.raises(UnsupportedTaskError):
         stack.ask(TEXT, "trocr", {"inputs": CHAT})

@@ -17,6 +17,7 @@ from workers.inference.calls import InferenceCall
 from workers.inference.engines.transformers_engine import Generation, TransformersModel
 from workers.inference.handlers.base import BaseModelHandler
 from workers.inference.handlers.streaming import Stopper, TextStream, cut, decode
+from workers.inference.handlers.thinking import Thoughts
 
 #: Options that have the same name and meaning in transformers.
 _SAME = frozenset(
@@ -59,6 +60,8 @@ class AnswerGeneration(Generation):
     #: What the text is cut at.
     stops: tuple[str, ...] = ()
     stream: TextStream | None = None
+    #: How its thoughts are told from the answer; None where the model has no tokens for that.
+    thoughts: Thoughts | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -70,6 +73,8 @@ class Answer:
     ids: list[int]
     #: ``stop`` or ``length``.
     finish_reason: str
+    #: What it thought before it answered.
+    thinking: str = ""
 
 
 class GeneratingHandler(BaseModelHandler[TransformersModel]):
@@ -100,6 +105,7 @@ class GeneratingHandler(BaseModelHandler[TransformersModel]):
                 "output_tokens": len(answer.ids),
                 "finish_reason": answer.finish_reason,
                 "seed": inputs.seed,
+                **({"thinking": answer.thinking} if answer.thinking else {}),
             },
         }
 
@@ -116,13 +122,16 @@ class GeneratingHandler(BaseModelHandler[TransformersModel]):
         options = call.options
         assert isinstance(options, GenerationOptions)  # noqa: S101 - parsed by options_model
         tokenizer = tokenizer_of(model)
-        limit = self._limit(model, options, prompt)
+        thoughts = Thoughts.of(tokenizer, prompt.inputs.get("input_ids"))
+        limit = self._limit(model, options, prompt, thoughts)
         stops = _stops(options)
         given = _config(options, max_new_tokens=limit)
         mode, samples = _mode(model, given)
         cuts = (*stops, *prompt.ends)
-        stream = TextStream(tokenizer, cuts, call.on_token, lead=lead) if call.on_token else None
-        stopper = Stopper(tokenizer, prompt.tokens, stops, call.token)
+        stream = None
+        if call.on_token:
+            stream = TextStream(tokenizer, cuts, call.on_token, lead=lead, thoughts=thoughts)
+        stopper = Stopper(tokenizer, prompt.tokens, stops, call.token, thoughts)
         return AnswerGeneration(
             inputs=dict(prompt.inputs),
             config=given,
@@ -133,10 +142,17 @@ class GeneratingHandler(BaseModelHandler[TransformersModel]):
             limit=limit,
             stops=cuts,
             stream=stream,
+            thoughts=thoughts,
             metadata=prompt.metadata,
         )
 
-    def _limit(self, model: TransformersModel, options: GenerationOptions, prompt: Prompt) -> int:
+    def _limit(
+        self,
+        model: TransformersModel,
+        options: GenerationOptions,
+        prompt: Prompt,
+        thoughts: Thoughts | None,
+    ) -> int:
         """Return how many tokens may be generated; never more than the model has positions for."""
         context = getattr(
             model.model.config.get_text_config(decoder=True), "max_position_embeddings", None
@@ -146,7 +162,8 @@ class GeneratingHandler(BaseModelHandler[TransformersModel]):
                 f"the prompt has {prompt.tokens} tokens, and the model takes fewer than {context}",
                 field=prompt.source,
             )
-        wanted = options.max_new_tokens or self.settings.inference.max_new_tokens
+        thinks = thoughts is not None and not thoughts.closed
+        wanted = options.max_new_tokens or self.settings.inference.default_tokens(thinks=thinks)
         if options.max_length is not None and options.max_new_tokens is None:
             wanted = options.max_length - prompt.tokens
         if wanted < 1:
@@ -162,13 +179,16 @@ def answer_of(
 ) -> Answer:
     """Return what was generated, cut where it ends; what of it was not streamed yet is now."""
     ids = output[0, inputs.prompt_tokens :].tolist()
-    whole = decode(tokenizer_of(model), ids)
+    tokenizer = tokenizer_of(model)
+    thought, said = inputs.thoughts.split(ids) if inputs.thoughts else ([], ids)
+    whole = decode(tokenizer, said)
     text = cut(whole, inputs.stops)
     if inputs.stream is not None:
         call.token.check()
         inputs.stream.finish(text)
     ended = text != whole or len(ids) < inputs.limit or ids[-1] in end_tokens(model)
-    return Answer(text, ids, "stop" if ended else "length")
+    thinking = decode(tokenizer, thought).strip() if thought else ""
+    return Answer(text, ids, "stop" if ended else "length", thinking)
 
 
 def tokenizer_of(model: TransformersModel) -> Any:

@@ -11,6 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from shared.cancellation import CancelToken
 from workers.inference.calls import Emit
+from workers.inference.handlers.thinking import Splitter, Thoughts
 
 log = structlog.get_logger()
 
@@ -41,16 +42,23 @@ def cut(text: str, stops: Sequence[str]) -> str:
 class Stopper(StoppingCriteria):
     """Asked after each token: raises if the job must stop, ends a sequence that has a stop string.
 
-    transformers has stop strings too, but works through the whole vocabulary for each new set.
+    Stop strings are looked for in the answer, not in what a model thinks before it. transformers
+    has stop strings too, but works through the whole vocabulary for each new set.
     """
 
     def __init__(
-        self, tokenizer: Any, prompt_tokens: int, stops: Sequence[str], token: CancelToken
+        self,
+        tokenizer: Any,
+        prompt_tokens: int,
+        stops: Sequence[str],
+        token: CancelToken,
+        thoughts: Thoughts | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._prompt_tokens = prompt_tokens
         self._stops = stops
         self._token = token
+        self._thoughts = thoughts
         longest = max((len(stop.encode()) for stop in stops), default=0)
         self._window_tokens = longest + _MARGIN_TOKENS
 
@@ -65,8 +73,11 @@ class Stopper(StoppingCriteria):
         ended = torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
         if self._stops:
             start = max(self._prompt_tokens, input_ids.shape[1] - self._window_tokens)
+            if self._thoughts is not None:
+                start = self._prompt_tokens
             for row, ids in enumerate(input_ids[:, start:].tolist()):
-                text = decode(self._tokenizer, ids)
+                answer = self._thoughts.split(ids)[1] if self._thoughts else ids
+                text = decode(self._tokenizer, answer[-self._window_tokens :])
                 ended[row] = any(stop in text for stop in self._stops)
         return ended
 
@@ -80,12 +91,21 @@ class TextStream(BaseStreamer):
     punctuation, the few characters that this can touch.
     """
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str], emit: Emit, *, lead: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stops: Sequence[str],
+        emit: Emit,
+        *,
+        lead: str = "",
+        thoughts: Thoughts | None = None,
+    ) -> None:
         """Hand out ``lead`` first: what stands between this text and the one before it."""
         self._tokenizer = tokenizer
         self._stops = stops
         self._emit = emit
         self._lead = lead
+        self._splitter = Splitter(thoughts) if thoughts else None
         self._prompt_came = False
         self._pieces: list[str] = []
         #: Tokens whose text may still be needed; of that text, how much is handed out.
@@ -102,7 +122,10 @@ class TextStream(BaseStreamer):
             self._prompt_came = True
             self._hand_out_lead()
             return
-        self._window.extend(x for x in value.flatten().tolist() if x not in self._silent)
+        ids = value.flatten().tolist()
+        if self._splitter is not None:
+            ids = self._splitter.take(ids)
+        self._window.extend(x for x in ids if x not in self._silent)
         if not self._window or self._spells_a_byte(self._window[-1]):
             return
         text = decode(self._tokenizer, self._window)

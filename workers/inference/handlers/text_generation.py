@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jinja2 import TemplateError
 
 from shared.errors import InvalidInputError
+from shared.tasks import Options, TextOptions
 from workers.inference.calls import InferenceCall
 from workers.inference.engines.transformers_engine import TransformersModel
 from workers.inference.handlers.generation import GeneratingHandler, Prompt
@@ -19,6 +20,8 @@ _PROBE = "probe"
 
 class TextGenerationHandler(GeneratingHandler):
     """Takes a text as it is, and a chat through the model's template."""
+
+    options_model: ClassVar[type[Options]] = TextOptions
 
     def validate_input(self, data: Mapping[str, Any]) -> None:
         """Take ``inputs``: a text, or a list of messages with a role and a content."""
@@ -42,7 +45,8 @@ class TextGenerationHandler(GeneratingHandler):
 
     def encode(self, model: TransformersModel, call: InferenceCall) -> Prompt:
         """Tokenize."""
-        encoded = _encode(model.processor, call.data["inputs"])
+        assert isinstance(call.options, TextOptions)  # noqa: S101 - parsed by options_model
+        encoded = _encode(model.processor, call.data["inputs"], call.options.think)
         return Prompt(encoded, int(encoded["input_ids"].shape[1]), _FIELD)
 
 
@@ -53,20 +57,27 @@ def _is_message(message: Any) -> bool:
     )
 
 
-def _encode(processor: Any, inputs: Any) -> dict[str, torch.Tensor]:
+def _encode(processor: Any, inputs: Any, think: bool | None) -> dict[str, torch.Tensor]:
     """Tokenize a text as it is, and a chat through the model's template."""
     tokenizer = getattr(processor, "tokenizer", processor)
     if isinstance(inputs, str):
+        if think is not None:
+            raise InvalidInputError(
+                "a text goes to the model as it is: give a chat for it to think or not",
+                field="options.think",
+            )
         encoded = tokenizer(inputs, return_tensors="pt")
     else:
-        text, begun = _rendered(processor, tokenizer, list(inputs))
+        text, begun = _rendered(processor, tokenizer, list(inputs), think)
         encoded = tokenizer(text, add_special_tokens=not begun, return_tensors="pt")
     if encoded["input_ids"].shape[1] == 0:
         raise InvalidInputError("inputs have no tokens", field=_FIELD)
     return {name: encoded[name] for name in ("input_ids", "attention_mask")}
 
 
-def _rendered(processor: Any, tokenizer: Any, messages: list[Any]) -> tuple[str, bool]:
+def _rendered(
+    processor: Any, tokenizer: Any, messages: list[Any], think: bool | None
+) -> tuple[str, bool]:
     """Put a chat through the template; return whether it is then with all special tokens.
 
     As in transformers: a tokenizer's template brings them all, a processor's may leave out the
@@ -77,7 +88,10 @@ def _rendered(processor: Any, tokenizer: Any, messages: list[Any]) -> tuple[str,
         raise InvalidInputError(
             "the model has no chat template: give inputs as a text", field=_FIELD
         )
-    render = partial(owner.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    chosen = {} if think is None else {"enable_thinking": think}
+    render = partial(
+        owner.apply_chat_template, tokenize=False, add_generation_prompt=True, **chosen
+    )
     if processor is not tokenizer and not _takes_strings(render):
         messages = [
             message | {"content": [{"type": "text", "text": message["content"]}]}
