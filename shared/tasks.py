@@ -174,7 +174,7 @@ class OllamaOptions(GenerationOptions):
     embedding_only: bool | None = None
 
     #: Beside Ollama's options in its requests: for this model's stay in memory, for models that
-    #: think, and for answers in JSON.
+    #: think (which they do if not set; thoughts count for ``num_predict``), for answers in JSON.
     keep_alive: KeepAlive | None = None
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     format: Literal["json"] | dict[str, Any] | None = None

@@ -75,7 +75,11 @@ class Asked:
 
 def asked(remote: OllamaTestServer, **settings: object) -> Asked:
     ollama = OllamaSettings.model_validate({"host": remote.url, **settings})
-    return Asked(Settings(ollama=ollama, inference=InferenceSettings(max_new_tokens=5)))
+    return Asked(
+        Settings(
+            ollama=ollama, inference=InferenceSettings(max_new_tokens=5, max_thinking_tokens=3)
+        )
+    )
 
 
 def test_a_text_is_answered_with_what_the_answer_took(remote: OllamaTestServer) -> None:
@@ -152,6 +156,27 @@ def test_options_change_the_answer(remote: OllamaTestServer) -> None:
 
 def test_an_answer_is_bounded_where_the_request_does_not_say(remote: OllamaTestServer) -> None:
     assert asked(remote).infer("a b c d e f g")["metadata"]["output_tokens"] == 5
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "options", "tokens"),
+    [
+        (("completion", "thinking"), {}, 8),
+        (("completion", "thinking"), {"think": True}, 8),
+        (("completion", "thinking"), {"think": False}, 5),
+        (("completion", "thinking"), {"max_new_tokens": 2}, 2),
+        (("completion",), {}, 5),
+    ],
+)
+def test_a_model_that_thinks_has_room_for_it(
+    remote: OllamaTestServer,
+    capabilities: tuple[str, ...],
+    options: dict[str, object],
+    tokens: int,
+) -> None:
+    remote.have(Model(MODEL, capabilities=capabilities))
+    asked(remote).infer("a b", **options)
+    assert remote.bodies("/api/generate")[0]["options"]["num_predict"] == tokens
 
 
 def test_what_stands_beside_the_options_is_passed_on(remote: OllamaTestServer) -> None:

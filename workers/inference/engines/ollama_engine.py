@@ -33,6 +33,8 @@ class ServedModel(LoadedModel):
 
     #: With its tag.
     ollama_name: str
+    #: Whether it thinks before it answers where a request does not say; None if nobody knows.
+    thinks: bool | None
 
 
 @dataclass(frozen=True)
@@ -74,9 +76,10 @@ class OllamaEngine(BaseEngine[ServedModel]):
 
     def load_model(self, source: ModelSource) -> ServedModel:
         """See that the server has the model, unless it may be pulled when it is asked for."""
-        name = _ollama_name(source)
+        name, thinks = _ollama_name(source), None
         try:
             name = self._server.model(name).name
+            thinks = "thinking" in self._server.show(name).capabilities
         except NotFoundError:
             if not self.settings.ollama.auto_pull:
                 raise
@@ -86,6 +89,7 @@ class OllamaEngine(BaseEngine[ServedModel]):
             size_bytes=0,
             device=f"ollama:{self._server.host}",
             ollama_name=name,
+            thinks=thinks,
         )
 
     def infer(self, model: ServedModel, inputs: Any, call: InferenceCall) -> OllamaAnswer:
@@ -151,11 +155,11 @@ class OllamaTextHandler(BaseModelHandler[ServedModel]):
                 field=_FIELD,
             )
 
-    def preprocess(self, model: ServedModel, call: InferenceCall) -> OllamaPrompt:  # noqa: ARG002
+    def preprocess(self, model: ServedModel, call: InferenceCall) -> OllamaPrompt:
         """Settle every parameter that the request leaves open and the platform bounds."""
         options = call.options
         assert isinstance(options, OllamaOptions)  # noqa: S101 - parsed by options_model
-        return OllamaPrompt(call.data["inputs"], self._sampling(options))
+        return OllamaPrompt(call.data["inputs"], self._sampling(options, model.thinks))
 
     def postprocess(
         self,
@@ -180,11 +184,12 @@ class OllamaTextHandler(BaseModelHandler[ServedModel]):
             metadata["thinking"] = output.thinking
         return {"generated_text": output.text, "metadata": metadata}
 
-    def _sampling(self, options: OllamaOptions) -> OllamaSampling:
+    def _sampling(self, options: OllamaOptions, thinks: bool | None) -> OllamaSampling:
         given = options.model_dump(exclude_none=True, exclude=_APART)
         named = {OLLAMA_NAMES.get(name, name): value for name, value in given.items()}
-        # Ollama's own default is no limit.
-        named.setdefault("num_predict", self.settings.inference.max_new_tokens)
+        # Ollama's own default is no limit, and that a model that can think does.
+        thinks = thinks is not False and options.think is not False
+        named.setdefault("num_predict", self.settings.inference.default_tokens(thinks=thinks))
         if options.do_sample is False:
             named["temperature"] = 0.0
         if options.stop is not None:
