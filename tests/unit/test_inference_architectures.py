@@ -71,6 +71,7 @@ SEEING = {
         ("LayoutLMv2ForQuestionAnswering", {}, set()),
         ("LayoutLMv3ForQuestionAnswering", {}, {Task.DOCUMENT_ANALYSIS}),
         ("BertForMaskedLM", {}, set()),
+        ("VideoMAEForVideoClassification", {}, set()),
         ("BertForSequenceClassification", {}, set()),
         ("T5ForConditionalGeneration", {}, set()),
     ],
