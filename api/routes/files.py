@@ -54,24 +54,33 @@ async def upload(
     limit = services.settings.media.max_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit + _FRAME_BYTES:
-        raise too_large(f"the file has more than {limit} bytes", FIELD)
+        raise _too_large(limit)
     try:
-        stored = await _received(request, services.files, caller.id)
+        stored = await _received(request, limit, services.files, caller.id)
     except ClientDisconnect:
         raise InvalidInputError("the upload was broken off", field=FIELD) from None
     response.headers["Location"] = f"/files/{stored.file_id}"
     return stored
 
 
-async def _received(request: Request, files: FileStore, submitter: str) -> StoredFile:
+async def _received(request: Request, limit: int, files: FileStore, submitter: str) -> StoredFile:
     """Pass the body on to the storage, piece by piece."""
     part = FilePart(request.headers.get("content-type", ""))
+    came_bytes = 0
     async with contextmanager_in_threadpool(files.uploading(FIELD, submitter)) as target:
         async for chunk in request.stream():
+            # The storage counts the file alone; after its end the body could go on for ever.
+            came_bytes += len(chunk)
+            if came_bytes > limit + _FRAME_BYTES:
+                raise _too_large(limit)
             if piece := part.feed(chunk):
                 await run_in_threadpool(target.write, piece)
         part.finish()
         return await run_in_threadpool(target.finish)
+
+
+def _too_large(limit: int) -> InvalidInputError:
+    return too_large(f"the file has more than {limit} bytes", FIELD)
 
 
 @router.get("/{file_id}", summary="Look at a file", responses=NOT_FOUND)

@@ -1,6 +1,7 @@
 """Files over HTTP, and what workers find of them, on this host's disk and in a store elsewhere."""
 
 import hashlib
+import itertools
 import time
 import uuid
 from collections.abc import Iterator
@@ -145,6 +146,16 @@ def test_upload_of_unknown_length_is_cut_off_at_the_limit(
             yield bytes(50_000)
 
     response = client.post("/files", content=endless(), headers=MULTIPART)
+    assert (response.status_code, response.json()["code"]) == (422, "media_too_large")
+    assert stored_names(media) == []
+
+
+def test_body_that_goes_on_after_the_file_is_cut_off_too(
+    client: TestClient, media: MediaSettings
+) -> None:
+    file = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--b--\r\n'
+    after = (bytes(50_000) for _ in range(100))
+    response = client.post("/files", content=itertools.chain([file], after), headers=MULTIPART)
     assert (response.status_code, response.json()["code"]) == (422, "media_too_large")
     assert stored_names(media) == []
 
