@@ -18,6 +18,7 @@ from api.views import JobPage, JobView
 from api.waiting import MAX_WAIT_SECONDS
 from shared.errors import UnavailableError
 from shared.jobs import JobKind, JobState
+from shared.ledger import Event
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -104,23 +105,30 @@ async def _sent_events(
 ) -> AsyncIterator[bytes]:
     try:
         async for event in services.events.follow(job_id, after):
-            if event is None:
-                if await request.is_disconnected() or await _over(services, job_id):
-                    return
-                yield format_sse_event(comment="still here")
+            if event is not None:
+                after = event.id
+                yield _sent(event)
+            elif await request.is_disconnected():
+                return
+            elif await _over(services, job_id):
+                # It may have ended since nothing had happened for a while.
+                for last in await services.events.since(job_id, after):
+                    yield _sent(last)
+                return
             else:
-                yield format_sse_event(
-                    data_str=json.dumps(event.data, ensure_ascii=False),
-                    event=event.name,
-                    id=event.id,
-                )
+                yield format_sse_event(comment="still here")
     except UnavailableError:
         # The stream has begun: the client sees it end and comes back with its Last-Event-ID.
         return
 
 
+def _sent(event: Event) -> bytes:
+    data = json.dumps(event.data, ensure_ascii=False)
+    return format_sse_event(data_str=data, event=event.name, id=event.id)
+
+
 async def _over(services: Services, job_id: str) -> bool:
-    """Return whether nothing more can come: all events were sent, or the job is forgotten."""
+    """Return whether no more events will be written: the job has ended, or is forgotten."""
     return await run_in_threadpool(services.ledger.ended, job_id)
 
 

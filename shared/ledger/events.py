@@ -53,24 +53,31 @@ class EventReader:
         Yields None where nothing happened for a while, so that the caller can look around.
         """
         while True:
-            with redis_errors():
-                answer = await self._redis.xread(
-                    {self._key(job_id): after}, count=500, block=BLOCK_SECONDS * 1000
-                )
-            if not answer:
+            events = await self._read(job_id, after, count=500, block=BLOCK_SECONDS * 1000)
+            if not events:
                 yield None
-                continue
-            streams = answer.items() if isinstance(answer, dict) else answer
-            for entry_id, fields in _entries(streams):
-                after = entry_id
-                event = Event(entry_id, fields["event"], json.loads(fields["data"]))
+            for event in events:
+                after = event.id
                 yield event
                 if event.name == "done":
                     return
 
+    async def since(self, job_id: str, after: str) -> list[Event]:
+        """Return the events that there are after an id."""
+        return await self._read(job_id, after)
+
     async def close(self) -> None:
         """Close all connections."""
         await self._redis.aclose()
+
+    async def _read(self, job_id: str, after: str, **how: int) -> list[Event]:
+        with redis_errors():
+            answer = await self._redis.xread({self._key(job_id): after}, **how)
+        streams = answer.items() if isinstance(answer, dict) else answer or ()
+        return [
+            Event(entry_id, fields["event"], json.loads(fields["data"]))
+            for entry_id, fields in _entries(streams)
+        ]
 
     def _key(self, job_id: str) -> str:
         return f"{self._prefix}:events:{job_id}"

@@ -8,6 +8,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
+from api.routes import jobs
+from api.services import Services
 from shared.errors import ErrorInfo
 from shared.jobs import JobState, Progress
 from shared.ledger import Ledger
@@ -252,6 +254,24 @@ def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: L
     assert _events(client, job.id, after=f"0-{'9' * 19}") == events
     too_long = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": f"0-{'9' * 20}"})
     assert too_long.status_code == 422
+
+
+def test_events_are_all_sent_where_the_job_ends_just_before_it_is_looked_at(
+    client: TestClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ledger.claim(submit(client)["job_id"], "gpu@a")
+    assert job is not None
+    look = jobs._over
+
+    async def end_and_look(services: Services, job_id: str) -> bool:
+        assert ledger.report_token(job, 1, "late")
+        assert ledger.finish(job, JobState.SUCCEEDED, result={})
+        return await look(services, job_id)
+
+    monkeypatch.setattr(jobs, "_over", end_and_look)
+    monkeypatch.setattr("shared.ledger.events.BLOCK_SECONDS", 1)
+    names = [name for _, name, _ in _events(client, job.id)]
+    assert names == ["state", "state", "token", "state", "done"]
 
 
 def _events(
