@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -13,6 +14,7 @@ from api.errors import problem
 from api.threads import SUBMITS
 from api.views import JobView
 from api.waiting import Wait
+from shared.errors import UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import EventReader, Ledger, NewJob
 
@@ -39,21 +41,19 @@ class Submission:
         # The line that the log has of this call names the job: from there its id leads on.
         structlog.contextvars.bind_contextvars(job_id=accepted.id)
         if wait.seconds and not accepted.state.terminal:
-            accepted = await self.ended(accepted.id, wait.seconds)
+            # The job is accepted: where no wait is to be had, its answer is that of no wait.
+            with suppress(UnavailableError):
+                accepted = await self.ended(accepted.id, wait.seconds)
         return answer(accepted)
 
     async def ended(self, job_id: str, seconds: float) -> Job:
         """Wait for a job's end, at most so long, and return the job as it then is."""
-        after = await self._events.last_id(job_id)
-        job = await run_in_threadpool(self._ledger.get, job_id)
-        if job.state.terminal:
-            return job
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                async for _ in self._events.follow(job_id, after):
-                    pass
-        except TimeoutError:
-            pass
+                after = await self._events.last_id(job_id)
+                if not await run_in_threadpool(self._ledger.ended, job_id):
+                    async for _ in self._events.follow(job_id, after):
+                        pass
         return await run_in_threadpool(self._ledger.get, job_id)
 
 

@@ -14,6 +14,8 @@ from shared.settings import LedgerSettings, RedisSettings
 
 #: One blocking read waits at most this long; it bounds how late a closed client is noticed.
 BLOCK_SECONDS = 5
+#: Who follows or waits holds a connection: as many as Redis itself takes where nobody set more.
+MAX_CONNECTIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class EventReader:
         self._redis = Redis.from_url(
             redis_settings.url.get_secret_value(),
             decode_responses=True,
+            max_connections=MAX_CONNECTIONS,
             socket_timeout=BLOCK_SECONDS + redis_settings.timeout_seconds,
             socket_connect_timeout=redis_settings.timeout_seconds,
             socket_keepalive=True,
