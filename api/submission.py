@@ -1,7 +1,7 @@
 """From a validated request to a job in the ledger, and to the answer that the client asked for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -18,6 +18,9 @@ from shared.errors import UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import EventReader, Ledger, NewJob
 
+#: Raises where a new job is refused.
+Check = Callable[[], None]
+
 
 class Submission:
     """Accepts jobs, and answers for them."""
@@ -26,8 +29,12 @@ class Submission:
         self._ledger = ledger
         self._events = events
 
-    async def submit(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Response:
+    async def submit(
+        self, job: NewJob, wait: Wait, children: Sequence[NewJob] = (), check: Check | None = None
+    ) -> Response:
         """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
+        if check is not None:
+            await run_in_threadpool(self._check, job, wait, check)
         return await self.answered(await SUBMITS.run(self.accept, job, wait, children), wait)
 
     def accept(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Job:
@@ -35,6 +42,17 @@ class Submission:
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
         return self._ledger.accept(job, children, wait.idempotency_key)[0]
+
+    def accepted_before(self, job: NewJob, wait: Wait) -> Job | None:
+        """Return the job that the caller's key stands for already; it is not checked anew."""
+        if wait.idempotency_key is None:
+            return None
+        job = replace(job, submitter=wait.submitter)
+        return self._ledger.accepted_before(job, wait.idempotency_key)
+
+    def _check(self, job: NewJob, wait: Wait, check: Check) -> None:
+        if self.accepted_before(job, wait) is None:
+            check()
 
     async def answered(self, accepted: Job, wait: Wait) -> Response:
         """Answer for a job that was just accepted."""

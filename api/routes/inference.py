@@ -1,5 +1,6 @@
 """Inference: ask a model, look at the GPU workers, empty their caches."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from celery.exceptions import CeleryError
@@ -79,20 +80,22 @@ async def infer(
 
 def _accepted(services: Services, caller: Caller, request: InferRequest, wait: Wait) -> Job:
     """Write a request down, or refuse what no worker could do."""
-    model = _servable(services, request)
-    check_files(services.files, caller.submitter, request.data)
-    urgent = model is not None and model.has_priority
-    priority = request.priority if request.priority is not None else (FIRST if urgent else USUAL)
     job = NewJob(
         kind=JobKind.INFER,
         request=request.model_dump(mode="json", exclude_none=True),
         queue=INFERENCE,
         model=request.model_name,
         max_attempts=services.settings.ledger.max_attempts,
-        priority=priority,
+        priority=USUAL if request.priority is None else request.priority,
         start_within_seconds=request.start_within_seconds,
         lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
     )
+    if (earlier := services.submission.accepted_before(job, wait)) is not None:
+        return earlier
+    model = _servable(services, request)
+    check_files(services.files, caller.submitter, request.data)
+    if request.priority is None and model is not None and model.has_priority:
+        job = replace(job, priority=FIRST)
     return services.submission.accept(job, wait)
 
 

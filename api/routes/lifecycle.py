@@ -1,12 +1,13 @@
 """Submits of lifecycle jobs: download, upload, register."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Response
 from fastapi.concurrency import run_in_threadpool
 
-from api.callers import Calling
+from api.callers import Caller, Calling
 from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
@@ -111,9 +112,9 @@ async def register(
     ],
 ) -> Response:
     """Make a model in a lakeFS commit a version in MLflow, and give it a stage if asked."""
-    await run_in_threadpool(check_served, services.presence, request.task, request.engine)
+    check = partial(check_served, services.presence, request.task, request.engine)
     job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, request.registered_name)
-    return await services.submission.submit(job, wait)
+    return await services.submission.submit(job, wait, check=check)
 
 
 @router.post(
@@ -181,13 +182,16 @@ async def import_model(
     The version gets its stage last, after its smoke test. A retried import goes on at the step
     that failed.
     """
-    await run_in_threadpool(check_served, services.presence, request.task, request.engine)
-    if request.smoke_test is not None:
-        data = request.smoke_test.data
-        await run_in_threadpool(check_files, services.files, caller.submitter, data)
+    check = partial(_check_import, services, caller, request)
     # Between its children it only looks at what is done: work as light as a registration.
     job = _job(services, JobKind.IMPORT, request, REGISTRATIONS, request.model_name)
-    return await services.submission.submit(job, wait)
+    return await services.submission.submit(job, wait, check=check)
+
+
+def _check_import(services: Services, caller: Caller, request: ImportRequest) -> None:
+    check_served(services.presence, request.task, request.engine)
+    if request.smoke_test is not None:
+        check_files(services.files, caller.submitter, request.smoke_test.data)
 
 
 def _job(services: Services, kind: JobKind, request: JobRequest, queue: str, model: str) -> NewJob:

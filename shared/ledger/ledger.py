@@ -9,12 +9,9 @@ from typing import Any
 
 import redis
 
-from shared.errors import (
-    ConflictError,
-    ErrorInfo,
-    IdempotencyConflictError,
-)
+from shared.errors import ConflictError, ErrorInfo, IdempotencyConflictError
 from shared.jobs import Job, JobState, Progress
+from shared.ledger.connection import redis_errors
 from shared.ledger.counts import Counts, to_counts
 from shared.ledger.reader import JobReader
 from shared.ledger.record import NewJob, to_job
@@ -75,22 +72,29 @@ class Ledger(JobReader):
         """
         family = [job, *(replace(child, parent_id=job.id) for child in children)]
         fields = [each.to_fields() for each in family]
-        # Each submitter has keys of its own.
-        own_key = f"{job.submitter}:{idempotency_key}" if idempotency_key else ""
+        own_key = _own(idempotency_key, job) if idempotency_key else ""
         answer = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
         match answer:
             case "refused", reason:
                 raise refused(reason)
             case "conflict", job_id:
-                raise IdempotencyConflictError(
-                    f"the idempotency key was used for another request, job {job_id}",
-                    field="Idempotency-Key",
-                )
+                raise _used_before(job_id)
             case "existing", job_id:
                 return self.get(job_id), False
         _, record, position = answer
         pairs = zip(record[::2], record[1::2], strict=True)
         return to_job(dict(pairs), tuple(each.id for each in family[1:]), position), True
+
+    def accepted_before(self, job: NewJob, idempotency_key: str) -> Job | None:
+        """Return the job that ``accept`` would give for a key that was used; None if it was not."""
+        with redis_errors():
+            held = self._redis.get(self._key("idempotency", _own(idempotency_key, job)))
+            fingerprint = held and self._redis.hget(self._key("job", str(held)), "fingerprint")
+        if not fingerprint:
+            return None
+        if fingerprint != _fingerprint(job):
+            raise _used_before(str(held))
+        return self.get(str(held))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""
@@ -225,6 +229,16 @@ class Ledger(JobReader):
         if hints:
             self._publish(hints)
         return answer
+
+
+def _own(idempotency_key: str, job: NewJob) -> str:
+    """Return a key as the submitter's own; each has keys of its own."""
+    return f"{job.submitter}:{idempotency_key}"
+
+
+def _used_before(job_id: str) -> IdempotencyConflictError:
+    detail = f"the idempotency key was used for another request, job {job_id}"
+    return IdempotencyConflictError(detail, field="Idempotency-Key")
 
 
 def _fingerprint(job: NewJob) -> str:

@@ -8,11 +8,12 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.routes import jobs
+from api.routes import jobs, lifecycle
 from api.services import Services
-from shared.errors import ErrorInfo
+from shared.errors import ErrorInfo, NoServableVersionError
 from shared.jobs import JobState, Progress
 from shared.ledger import Ledger
+from shared.registry import ModelRegistry
 from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
 from tests.processes import free_port
 
@@ -82,6 +83,42 @@ def test_same_idempotency_key_gives_the_same_job(client: TestClient) -> None:
     assert other.status_code == 409
     assert other.headers["content-type"] == "application/problem+json"
     assert other.json()["code"] == "idempotency_conflict"
+
+
+def _refuse(*_: object) -> None:
+    raise NoServableVersionError("archived")
+
+
+def test_a_call_that_is_repeated_gives_its_job_also_where_it_would_be_refused_now(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = DOWNLOAD | {"task": "asr", "registered_name": "m"}
+    registered = {
+        "registered_name": "m",
+        "task": "asr",
+        "lakefs_repo": "smollm",
+        "commit_id": "a" * 64,
+    }
+    calls: dict[str, dict[str, Any]] = {
+        "/inference/infer": INFER,
+        "/models/import": imported,
+        "/models/register_from_lakefs": registered,
+    }
+    first = {
+        path: client.post(path, json=body, headers={"Idempotency-Key": path}).json()["job_id"]
+        for path, body in calls.items()
+    }
+    monkeypatch.setattr(ModelRegistry, "resolve", _refuse)
+    monkeypatch.setattr(lifecycle, "check_served", _refuse)
+    for path, body in calls.items():
+        key = {"Idempotency-Key": path}
+        again = client.post(path, json=body, headers=key)
+        assert (again.status_code, again.json()["job_id"]) == (202, first[path])
+        other = client.post(path, json=body | {"start_within_seconds": 9}, headers=key)
+        assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+        for headers in ({}, {"Idempotency-Key": "fresh"}):
+            refused = client.post(path, json=body, headers=headers)
+            assert refused.json()["code"] == "no_servable_version"
 
 
 @pytest.mark.parametrize(
