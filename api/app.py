@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import redis
 from fastapi import FastAPI
 
 from api import errors
 from api.callers import Callers
+from api.circuit import connect_impatiently
 from api.components import probes_of
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.farewell import Farewell
@@ -23,7 +25,7 @@ from api.sweep import sweep_files
 from shared.identity.rates import RateLimit
 from shared.identity.store import KeyStore
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch, connect
+from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
 from shared.queue import Queue, celery_app
@@ -44,7 +46,8 @@ Jobs and files are seen by the key that made them, and by admins.
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the front; nothing is connected to before the first request."""
-    services = build_services(settings)
+    client = connect_impatiently(settings.redis)
+    services = build_services(settings, client)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -67,7 +70,7 @@ def create_app(settings: Settings) -> FastAPI:
     # Nor is what would only be refused read.
     app.add_middleware(Shedding, path="/inference/infer", refusals=services.refusals)
     # Strangers' bodies are not read.
-    add_guard(app, settings)
+    add_guard(app, settings, client)
     app.add_middleware(Farewell)
     # Added last, it comes first: it sees what the others refuse.
     app.add_middleware(Observation, metrics=services.metrics.http)
@@ -80,9 +83,8 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def add_guard(app: FastAPI, settings: Settings) -> None:
+def add_guard(app: FastAPI, settings: Settings, client: "redis.Redis") -> None:
     """Have every call looked at before the app sees it."""
-    client = connect(settings.redis)
     app.add_middleware(
         Guard,
         callers=Callers(KeyStore(client, settings.ledger), settings.api),
@@ -96,9 +98,8 @@ def add_guard(app: FastAPI, settings: Settings) -> None:
     )
 
 
-def build_services(settings: Settings) -> Services:
+def build_services(settings: Settings, client: "redis.Redis") -> Services:
     """Construct what the routes work with."""
-    client = connect(settings.redis)
     events = EventReader(settings.redis, settings.ledger)
     celery = celery_app(settings, "front")
     ledger = Ledger(client, settings.ledger, Queue(celery).publish)

@@ -78,13 +78,14 @@ class Callers:
         if self._always_closed:
             return True
         if self._exist is None or time.monotonic() > self._look_again_at:
+            # Before the answer: one looks, and the others meanwhile take what was known.
+            self._look_again_at = time.monotonic() + self._cache_seconds
             try:
                 self._exist = await run_in_threadpool(self._keys.exist)
             except UnavailableError:
                 # No key can be made while Redis is away; who never heard of one cannot know.
                 if self._exist is None:
                     raise
-            self._look_again_at = time.monotonic() + self._cache_seconds
         return self._exist
 
     async def _holder(self, text: str) -> Caller | None:
