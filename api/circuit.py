@@ -21,7 +21,7 @@ def connect_impatiently(settings: RedisSettings) -> "redis.Redis":
     # A connection that broke is worth another try; a Redis that hangs would hang again.
     retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
     arguments = pool.connection_kwargs | {"retry": retry}
-    return redis.Redis(connection_pool=Circuit(pool.connection_class, **arguments))
+    return redis.Redis.from_pool(Circuit(pool.connection_class, **arguments))
 
 
 class Circuit(redis.ConnectionPool):
