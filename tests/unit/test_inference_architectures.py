@@ -52,7 +52,11 @@ SEEING = {
             {"encoder": {"model_type": "donut-swin"}},
             {Task.OCR, Task.DOCUMENT_ANALYSIS},
         ),
-        ("VisionEncoderDecoderModel", {"encoder": {"model_type": "deit"}}, {Task.OCR}),
+        (
+            "VisionEncoderDecoderModel",
+            {"encoder": {"model_type": "deit"}, "is_encoder_decoder": True},
+            {Task.OCR},
+        ),
         ("GotOcr2ForConditionalGeneration", EYES, {Task.OCR}),
         ("Gemma3ForConditionalGeneration", EYES, SEEING),
         (

@@ -117,14 +117,14 @@ def _refused(config: Mapping[str, Any]) -> dict[str, str]:
     if name.startswith("GotOcr2"):
         others = TASKS[Family.IMAGE_TEXT] - {Task.OCR}
         return dict.fromkeys(others, "it reads, and takes no prompt")
-    if config.get("is_encoder_decoder"):
-        return {Task.TEXT_GENERATION: "its encoder takes what its decoder would go on with"}
     encoder = config.get("encoder")
     kind = encoder.get("model_type") if isinstance(encoder, dict) else None
     if name == "VisionEncoderDecoderModel" and kind not in {None, "donut-swin"}:
         return {
             Task.DOCUMENT_ANALYSIS: f"its encoder is {kind}; those that take questions are Donut's"
         }
+    if config.get("is_encoder_decoder"):
+        return {Task.TEXT_GENERATION: "its encoder takes what its decoder would go on with"}
     return {}
 
 
