@@ -23,8 +23,8 @@ CALLS: list[tuple[str, dict[str, object]]] = [
     ("/inference/infer", {"task": "asr", "model_name": "m", "data": {"inputs": "x"}}),
 ]
 AT_ONCE = 16
-#: Two time-outs of two seconds, and what this machine needs for its own.
-BOUND_SECONDS = 6.0
+#: Ten times the one time-out that it takes; when all of them waited in turn it was a minute.
+BOUND_SECONDS = 21.0
 
 
 @pytest.fixture
@@ -70,5 +70,5 @@ def test_who_calls_while_redis_hangs_hears_so_in_seconds(
             assert (answer.status_code, answer.json()["code"]) == (503, "redis_unavailable")
             assert int(answer.headers["retry-after"]) > 0
             assert seconds < BOUND_SECONDS, [seconds for _, seconds in refused]
-        wait_until(lambda: submit(0)[0].status_code == 202, 2 * PAUSE_SECONDS + 3)
+        wait_until(lambda: submit(0)[0].status_code == 202, 10 * PAUSE_SECONDS)
         assert {answer.status_code for answer, _ in pool.map(submit, range(AT_ONCE))} == {202}
