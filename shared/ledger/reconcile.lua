@@ -56,22 +56,18 @@ local function look_at_ended(id)
   if forget(id) then expired = expired + 1 else due(id, now + retention) end
 end
 
--- Memory is for what has not ended: when little is left, the oldest ended jobs go ahead of their time.
+-- Memory is for what has not ended: when little is left, what ended first goes ahead of its time.
 local function make_room()
   local memory = redis.call('INFO', 'memory')
   local used = tonumber(memory:match('used_memory:(%d+)'))
   local most = tonumber(memory:match('maxmemory:(%d+)'))
   if most == 0 or used <= crowded * most then return 0 end
-  local oldest, forgotten = {}, 0
-  for state in pairs(ended) do
-    for _, id in ipairs(redis.call('ZRANGE', key('by', 'state', state), 0, scan - 1)) do
-      table.insert(oldest, id)
-    end
-  end
-  table.sort(oldest) -- ids sort by their time of creation
-  for _, id in ipairs(oldest) do
+  -- In the order of their ends. Before them stand those that are open, and those that go soon.
+  local first, last = now + parked, now + retention - spared
+  local forgotten = 0
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), first, last, 'LIMIT', 0, scan)) do
     if forgotten == limit then break end
-    if forget(id) then forgotten = forgotten + 1 end
+    if ended[read(id, 'state')] and forget(id) then forgotten = forgotten + 1 end
   end
   return forgotten
 end

@@ -23,8 +23,10 @@ end)()"""
 DEADLINE_GRACE_SECONDS = 10
 #: The share of Redis' ``maxmemory`` beyond which ended jobs are forgotten before their time.
 CROWDED = 0.8
-#: So many of them are looked at, by state, for some whose parents have ended too.
+#: So many of them are looked at for some whose parents have ended too.
 SCAN = 6000
+#: Who waits for a job's end has this time to see it, whatever the memory.
+SPARED_SECONDS = 60
 #: A queued job that is not hinted, and a parent, are looked at this often, should all else fail.
 PARKED_SECONDS = 600
 #: What every operation may use, in the order in which it builds on itself.
@@ -87,6 +89,7 @@ def _constants(settings: LedgerSettings) -> str:
         "backoff": settings.backoff_seconds,
         "retention": settings.retention_seconds,
         "grace": DEADLINE_GRACE_SECONDS,
+        "spared": SPARED_SECONDS,
     }
     constants = {name: str(round(seconds * 1000)) for name, seconds in milliseconds.items()}
     as_they_are = (

@@ -50,8 +50,8 @@ class InferenceSettings(Group):
     max_thinking_tokens: int = Field(
         2048,
         ge=0,
-        description="Tokens added to `INFERENCE_MAX_NEW_TOKENS` where the model may think before "
-        "it answers.",
+        description="Tokens added to `INFERENCE_MAX_NEW_TOKENS` for a model that knows the tags of "
+        "thoughts, unless its prompt turns thinking off.",
     )
     max_seconds: float = Field(
         600.0, gt=0, description="Deadline of an inference whose request does not say."

@@ -58,8 +58,8 @@ class LedgerSettings(Group):
     retention_seconds: float = Field(
         7 * 86400.0,
         gt=0,
-        description="Ended jobs are forgotten after this time; the oldest before it when Redis has "
-        "used 80 % of its `maxmemory`.",
+        description="Ended jobs are forgotten after this time; the first of them before it when "
+        "Redis has used 80 % of its `maxmemory`.",
     )
     events_max: int = Field(
         10_000, ge=100, description="Events kept for each job, about; the oldest go first."

@@ -9,9 +9,21 @@ import redis
 from shared.errors import UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import Ledger
+from shared.settings import LedgerSettings
 from tests.integration.workplace import download
 
 MIB = 2**20
+#: Some moment, in milliseconds.
+NOON = 10**12
+
+
+@pytest.fixture
+def ledger(
+    redis_client: "redis.Redis", ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> Ledger:
+    """A ledger that spares nothing for having just ended."""
+    monkeypatch.setattr("shared.ledger.scripts.SPARED_SECONDS", 0)
+    return Ledger(redis_client, ledger_settings)
 
 
 @pytest.fixture
@@ -51,6 +63,36 @@ def test_the_oldest_make_room_before_it_is_full(
     assert ledger.reconcile().crowded_out == len(ended)
     assert ledger.reconcile().crowded_out == 0
     assert [job.id for job in ledger.page()[0]] == [waiting]
+
+
+def test_who_ended_first_goes_first_whenever_it_was_made(
+    redis_client: "redis.Redis",
+    ledger_settings: LedgerSettings,
+    memory: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.ledger.scripts.SPARED_SECONDS", 0)
+    monkeypatch.setattr("shared.ledger.ledger.RECONCILE_LIMIT", 1)
+    clock = f"{ledger_settings.prefix}:clock"
+    lua = f"tonumber(redis.call('GET', '{clock}'))"
+    ticking = Ledger(redis_client, ledger_settings, clock=lua)
+    redis_client.set(clock, NOON)
+    long, *short = [claim(ticking, ticking.accept(download("m"))[0]) for _ in range(3)]
+    for job in (*short, long):
+        redis_client.incr(clock)
+        ticking.finish(job, JobState.SUCCEEDED, result={})
+    memory(1.1)
+    assert ticking.reconcile().crowded_out == 1
+    assert {job.id for job in ticking.page()[0]} == {long.id, short[1].id}
+
+
+def test_who_has_just_ended_is_spared(
+    redis_client: "redis.Redis", ledger_settings: LedgerSettings, memory: Any
+) -> None:
+    ledger = Ledger(redis_client, ledger_settings)
+    ledger.finish(claim(ledger, ledger.accept(download("m"))[0]), JobState.SUCCEEDED, result={})
+    memory(1.1)
+    assert ledger.reconcile().crowded_out == 0
 
 
 def test_a_running_batch_keeps_what_its_parts_gave(ledger: Ledger, memory: Any) -> None:
