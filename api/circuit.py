@@ -5,8 +5,6 @@ import time
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from shared.ledger import connect
 from shared.settings import RedisSettings
@@ -17,11 +15,8 @@ PAUSE_SECONDS = 1.0
 
 def connect_impatiently(settings: RedisSettings) -> "redis.Redis":
     """Return a client for many callers: where Redis hangs, most of them are told so at once."""
-    pool = connect(settings).connection_pool
     # A connection that broke is worth another try; a Redis that hangs would hang again.
-    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    arguments = pool.connection_kwargs | {"retry": retry}
-    return redis.Redis.from_pool(Circuit(pool.connection_class, **arguments))
+    return connect(settings, Circuit, retried=(redis.ConnectionError,))
 
 
 class Circuit(redis.ConnectionPool):
@@ -30,13 +25,13 @@ class Circuit(redis.ConnectionPool):
     It is Redis' time alone that counts: who waits for a thread, because of load, opens nothing.
     """
 
-    def __init__(self, connection_class: Any, **arguments: Any) -> None:
+    def __init__(self, **arguments: Any) -> None:
         self._patience_seconds = float(arguments["socket_timeout"])
         self._call = threading.local()
         self._gate = threading.Lock()
         #: When the next call may ask; None while Redis answers.
         self._next_at: float | None = None
-        super().__init__(connection_class, **arguments)
+        super().__init__(**arguments)
 
     def get_connection(self, *_: Any, **__: Any) -> Any:
         """Return a connection for a call, or raise ``redis.TimeoutError`` at once."""

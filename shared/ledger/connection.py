@@ -12,17 +12,29 @@ from shared.errors import UnavailableError
 from shared.settings import RedisSettings
 
 
-def connect(settings: RedisSettings) -> "redis.Redis":
-    """Return a client with a pool; it connects at its first use and tries once more by itself."""
-    return redis.Redis.from_url(
+def connect(
+    settings: RedisSettings,
+    pool: type["redis.ConnectionPool"] = redis.ConnectionPool,
+    retried: tuple[type[Exception], ...] = (
+        redis.ConnectionError,
+        redis.TimeoutError,
+        TimeoutError,
+    ),
+) -> "redis.Redis":
+    """Return a client with a pool; it connects at its first use.
+
+    What fails in a way that is ``retried``, it tries once more by itself.
+    """
+    connections = pool.from_url(
         settings.url.get_secret_value(),
         decode_responses=True,
         socket_timeout=settings.timeout_seconds,
         socket_connect_timeout=settings.timeout_seconds,
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 1, retried),
     )
+    return redis.Redis.from_pool(connections)
 
 
 #: Refusals that pass, and that redis-py has no class for, wherever a script's error has them.
