@@ -6,6 +6,7 @@ initial weights a tiny model says the same to everything, and a test of parity w
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -47,16 +48,13 @@ def tiny_llama(
     tokenizer = byte_level_tokenizer()
     tokenizer.chat_template = chat_template
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        **vocabulary_of(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
         max_position_embeddings=context_tokens,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
     with torch.random.fork_rng([]):
@@ -101,3 +99,13 @@ def byte_level_tokenizer(vocabulary: int = 400) -> PreTrainedTokenizerFast:
 def _corpus() -> Iterator[str]:
     for _ in range(4):
         yield from _CORPUS
+
+
+def vocabulary_of(tokenizer: Any) -> dict[str, Any]:
+    """Return what a text model's configuration says of its vocabulary."""
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }

@@ -7,7 +7,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from tokenizers import processors
 
-from tests.tiny_models import byte_level_tokenizer
+from tests.tiny_models import byte_level_tokenizer, vocabulary_of
 from tests.tiny_vision_models import CONTEXT_TOKENS, save_scaled, special_tokenizer, t
 
 _SIZE = {"height": 32, "width": 32}
@@ -89,15 +89,12 @@ def tiny_layoutlmv3(directory: Path) -> Path:
     )
     config = t.LayoutLMv3Config(
         **_LAYERS,
-        vocab_size=len(tokenizer),
+        **vocabulary_of(tokenizer),
         max_position_embeddings=80,
         input_size=32,
         patch_size=8,
         coordinate_size=5,
         shape_size=6,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         num_labels=2,
     )
     processor = t.LayoutLMv3Processor(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.tiny_models import CHAT_TEMPLATE, byte_level_tokenizer
+from tests.tiny_models import CHAT_TEMPLATE, byte_level_tokenizer, vocabulary_of
 
 BEGIN, END = "<think>", "</think>"
 #: As Qwen3's: a thought is there already, and empty, where the model is not to think.
@@ -38,15 +38,12 @@ def tiny_thinker(
     tokenizer.chat_template = chat_template
     size = len(tokenizer) + len(tokenizer) % 2
     config = LlamaConfig(
-        vocab_size=size,
+        **{**vocabulary_of(tokenizer), "vocab_size": size},
         hidden_size=size,
         intermediate_size=8,
         num_hidden_layers=1,
         num_attention_heads=1,
         max_position_embeddings=256,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
         tie_word_embeddings=False,
     )
     model = LlamaForCausalLM(config)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 
-from tests.tiny_models import byte_level_tokenizer
+from tests.tiny_models import byte_level_tokenizer, vocabulary_of
 
 #: Its annotations demand more than its classes do.
 t: Any = transformers
@@ -63,7 +63,7 @@ def tiny_llava(directory: Path, *, chat_template: str | None = CHAT_TEMPLATE) ->
     tokenizer = special_tokenizer("<image>")
     config = t.LlavaConfig(
         vision_config=t.CLIPVisionConfig(**_VISION, projection_dim=32),
-        text_config=t.LlamaConfig(**_TEXT, **_special(tokenizer)),
+        text_config=t.LlamaConfig(**_TEXT, **vocabulary_of(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=16,
     )
@@ -84,7 +84,7 @@ def tiny_smolvlm(directory: Path) -> Path:
     tokenizer = special_tokenizer(*names, "<|im_start|>", "<video>")
     config = t.SmolVLMConfig(
         vision_config={**_VISION, "model_type": "smolvlm_vision"},
-        text_config=t.LlamaConfig(**_TEXT, **_special(tokenizer)),
+        text_config=t.LlamaConfig(**_TEXT, **vocabulary_of(tokenizer)),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=2,
     )
@@ -121,7 +121,7 @@ def tiny_qwen2_vl(directory: Path) -> Path:
     config = t.Qwen2VLConfig(
         text_config={
             **_TEXT,
-            **_special(tokenizer),
+            **vocabulary_of(tokenizer),
             "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
         },
         vision_config={"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4},
@@ -144,7 +144,7 @@ def tiny_gemma3(directory: Path) -> Path:
     tokenizer = special_tokenizer("<start_of_turn>", "<end_of_turn>", *names.values())
     tokenizer._set_model_specific_special_tokens(special_tokens=names)
     config = t.Gemma3Config(
-        text_config={**_TEXT, **_special(tokenizer), "head_dim": 8, "sliding_window": 16},
+        text_config={**_TEXT, **vocabulary_of(tokenizer), "head_dim": 8, "sliding_window": 16},
         tie_word_embeddings=False,
         vision_config={**_VISION, "model_type": "siglip_vision_model"},
         mm_tokens_per_image=16,
@@ -164,7 +164,7 @@ def tiny_llava_next_video(directory: Path) -> Path:
     tokenizer = special_tokenizer("<image>", "<video>")
     config = t.LlavaNextVideoConfig(
         vision_config=t.CLIPVisionConfig(**_VISION, projection_dim=32),
-        text_config=t.LlamaConfig(**_TEXT, **_special(tokenizer)),
+        text_config=t.LlamaConfig(**_TEXT, **vocabulary_of(tokenizer)),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
         image_grid_pinpoints=[[32, 32]],
@@ -204,7 +204,7 @@ def tiny_got_ocr(directory: Path) -> Path:
         },
         text_config={
             **_TEXT,
-            **_special(tokenizer),
+            **vocabulary_of(tokenizer),
             "model_type": "qwen2",
             "tie_word_embeddings": False,
         },
@@ -221,16 +221,6 @@ def special_tokenizer(*added: str) -> Any:
     tokenizer = byte_level_tokenizer()
     tokenizer.add_special_tokens({"additional_special_tokens": list(added)})
     return tokenizer
-
-
-def _special(tokenizer: Any) -> dict[str, int]:
-    """Return what a text model's configuration says of its vocabulary."""
-    return {
-        "vocab_size": len(tokenizer),
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
 
 
 def save_scaled(directory: Path, make: Callable[[], Any], processor: Any, *, seed: int = 0) -> Path:
