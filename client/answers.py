@@ -90,7 +90,8 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    #: ``state``, ``progress``, ``token`` or ``done``.
+    #: ``state``, ``progress``, ``token``, ``restart`` (the text so far is void: a new attempt
+    #: generates it again from the beginning) or ``done``.
     name: str
     data: dict[str, Any]
 

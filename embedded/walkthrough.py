@@ -102,6 +102,9 @@ class Walkthrough:
                     progress.stop()
                     self._token(event.data["text"], first=not streamed)
                     streamed = True
+                elif event.name == "restart" and streamed:
+                    self._console.print("\n    [yellow]the answer starts again:[/]")
+                    streamed = False
                 elif event.name == "progress" and not streamed:
                     _move(progress, bar, event.data)
                 elif event.name == "state" and not streamed:

@@ -92,7 +92,11 @@ async def follow_job(
         ),
     ] = None,
 ) -> StreamingResponse:
-    """Send the job's events: `state`, `progress`, `token`, and `done` as the last."""
+    """Send the job's events: `state`, `progress`, `token`, `restart`, and `done` as the last.
+
+    `restart` means that a new attempt generates the text again from the beginning, because the
+    worker or the model's server was lost: discard the `token` events before it.
+    """
     return StreamingResponse(
         _sent_events(services, request, job.id, last_event_id or "0"),
         media_type="text/event-stream",

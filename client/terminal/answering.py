@@ -1,5 +1,6 @@
-"""A model's answer at the terminal: piece by piece as it is generated, else when it is there."""
+"""A model's answer at the terminal: piece by piece as it is generated, else when it is complete."""
 
+import sys
 from collections.abc import Iterator
 
 import typer
@@ -27,8 +28,9 @@ def stream(terminal: Terminal, job: Job, *, cancel_on_interrupt: bool = True) ->
             printed = _print_pieces(client, terminal, job)
             ended = client.jobs.wait(job)
         except KeyboardInterrupt:
+            if _is_live():
+                typer.echo()
             if not cancel_on_interrupt:
-                terminal.out.print()
                 detach(terminal, job)
             _cancel(client, terminal, job)
     if ended.state is not JobState.SUCCEEDED:
@@ -39,7 +41,6 @@ def stream(terminal: Terminal, job: Job, *, cancel_on_interrupt: bool = True) ->
 
 
 def _cancel(client: Client, terminal: Terminal, job: Job) -> None:
-    terminal.out.print()
     if not client.jobs.get(job).state.terminal:
         client.jobs.cancel(job)
     terminal.notes.print("Stopped: the model was told to.", style="yellow")
@@ -47,23 +48,31 @@ def _cancel(client: Client, terminal: Terminal, job: Job) -> None:
 
 
 def _print_pieces(client: Client, terminal: Terminal, job: Job) -> bool:
-    """Print what is streamed, and return whether that was anything."""
-    printed = False
+    """Print the answer while it is generated; return whether all of it is printed.
+
+    A pipe or a file gets the complete answer at the end: a piece that was written to it could not
+    be taken back when the answer starts again.
+    """
+    printed, live = False, _is_live()
     with Status(f"{job.model} is asked", console=terminal.notes) as status:
         for event in _awaited(client, job, status):
-            if not event.text:
-                # Only a second run of the job says `running` after pieces: it begins anew.
-                if printed and event.data.get("state") == JobState.RUNNING:
-                    terminal.out.print()
-                    terminal.notes.print("The worker was lost; once more:", style="yellow")
-                continue
-            if not printed:
-                status.stop()  # each stop wipes its line
-            typer.echo(event.text, nl=False)
-            printed = True
+            if event.name == "restart" and printed:
+                typer.echo()
+                terminal.notes.print("The answer starts again:", style="yellow")
+                printed = False
+            elif event.text and live:
+                if not printed:
+                    status.stop()  # each stop wipes its line
+                typer.echo(event.text, nl=False)
+                printed = True
     if printed:
         typer.echo()
     return printed
+
+
+def _is_live() -> bool:
+    """Return whether a person reads standard output while it is written."""
+    return sys.stdout.isatty()
 
 
 def _awaited(client: Client, job: Job, status: Status) -> Iterator[Event]:

@@ -159,8 +159,12 @@ def test_generation_survives_its_worker(platform: Platform, chat_model: str) -> 
     platform.wait_for(job_id, "token")
     platform.kill("gpu")
     recover(platform, job_id, "gpu")
-    metadata = platform.ended(job_id)["result"]["metadata"]
-    assert metadata["output_tokens"] == 600
+    result = platform.ended(job_id)["result"]
+    assert result["metadata"]["output_tokens"] == 600
+    events = list(platform.events(job_id))
+    (restart,) = [number for number, (name, _) in enumerate(events) if name == "restart"]
+    text = "".join(data["text"] for name, data in events[restart:] if name == "token")
+    assert text == result["generated_text"]
 
 
 def test_jobs_survive_the_front(platform: Platform, chat_model: str) -> None:

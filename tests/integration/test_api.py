@@ -311,6 +311,28 @@ def test_events_are_all_sent_where_the_job_ends_just_before_it_is_looked_at(
     assert names == ["state", "state", "token", "state", "done"]
 
 
+def test_events_of_an_answer_that_started_again_are_replayed_from_each_place(
+    client: TestClient, ledger: Ledger
+) -> None:
+    job = ledger.claim(submit(client)["job_id"], "gpu@a")
+    assert job is not None
+    assert ledger.report_token(job, 1, "brave")
+    assert ledger.requeue(job, counts=False)
+    job = ledger.claim(job.id, "gpu@b")
+    assert job is not None
+    assert ledger.report_token(job, 1, "Once")
+    assert ledger.finish(job, JobState.SUCCEEDED, result={})
+    events = _events(client, job.id)
+    told = [(name, data) for _, name, data in events if name not in {"state", "done"}]
+    assert told == [
+        ("token", {"text": "brave"}),
+        ("restart", {"attempt": 1}),
+        ("token", {"text": "Once"}),
+    ]
+    for number, (event_id, _, _) in enumerate(events[:-1], 1):
+        assert _events(client, job.id, event_id) == events[number:]
+
+
 def _events(
     client: TestClient, job_id: str, after: str | None = None
 ) -> list[tuple[str, str, dict[str, Any]]]:

@@ -274,3 +274,57 @@ def test_a_piece_of_text_that_is_sent_again_is_told_once(
     events = redis_client.xrange(f"{ledger_settings.prefix}:events:{job.id}") or []
     said = [fields["data"] for _, fields in events if fields and fields["event"] == "token"]
     assert said == ['{"text": "a"}', '{"text": "b"}', '{"text": "c"}']
+
+
+def _streamed(client: "redis.Redis", settings: LedgerSettings, job: Job) -> list[str]:
+    """Return a job's events, without those of its state."""
+    entries = client.xrange(f"{settings.prefix}:events:{job.id}") or []
+    told = [(fields["event"], fields["data"]) for _, fields in entries if fields]
+    return [f"{event!s} {data!s}" for event, data in told if event not in {"state", "done"}]
+
+
+def test_an_attempt_that_begins_after_text_was_sent_says_so_once(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    job = claim(ledger, accept(ledger))
+    assert ledger.requeue(job), "nothing was sent yet: the second attempt restarts nothing"
+    for text in ("a", "b"):
+        job = claim(ledger, job)
+        assert ledger.report_token(job, 1, text)
+        stale, job = job, ledger.get(job.id)
+        assert ledger.requeue(job, counts=False)
+        assert not ledger.report_token(stale, 2, "of the attempt that was given back")
+    job = claim(ledger, job)
+    assert ledger.requeue(job, counts=False), "the third attempt sends nothing"
+    job = claim(ledger, job)
+    assert ledger.report_token(job, 1, "c")
+    assert _streamed(redis_client, ledger_settings, job) == [
+        'token {"text": "a"}',
+        'restart {"attempt":2}',
+        'token {"text": "b"}',
+        'restart {"attempt":2}',
+        'token {"text": "c"}',
+    ]
+
+
+def test_a_claim_that_is_asked_again_restarts_the_text_once(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    job = claim(ledger, accept(ledger))
+    assert ledger.report_token(job, 1, "a")
+    assert ledger.lose(job)
+    for _ in range(2):
+        ledger._run("claim", job.id, "gpu@b", "the same nonce", 0)
+    streamed = _streamed(redis_client, ledger_settings, job)
+    assert streamed == ['token {"text": "a"}', 'restart {"attempt":2}']
+
+
+def test_a_job_that_is_tried_again_restarts_the_text_of_its_earlier_life(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    # Who reads on behind an event of before has its text still on the screen.
+    job = claim(ledger, accept(ledger))
+    assert ledger.report_token(job, 1, "a")
+    assert ledger.finish(job, JobState.FAILED)
+    job = claim(ledger, ledger.revive(job.id))
+    assert _streamed(redis_client, ledger_settings, job) == ['restart {"attempt":1}']

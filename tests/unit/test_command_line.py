@@ -305,6 +305,27 @@ def test_an_answer_is_streamed_to_standard_output_alone(answering: Api, run: Run
     }
 
 
+@pytest.mark.parametrize(
+    ("on_terminal", "printed"), [(True, "brave\nHello you\n"), (False, "Hello you\n")]
+)
+def test_an_answer_that_starts_again_is_marked_on_a_terminal_and_whole_in_a_pipe(
+    answering: Api, run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: bool, printed: str
+) -> None:
+    monkeypatch.setattr("client.terminal.answering._is_live", lambda: on_terminal)
+    answering.answers[f"GET /jobs/{JOB_ID}/events"] = sent(
+        ("token", {"text": "brave"}),
+        ("state", {"state": "queued", "attempt": 1}),
+        ("state", {"state": "running", "attempt": 2}),
+        ("restart", {"attempt": 2}),
+        ("token", {"text": "Hello"}),
+        ("token", {"text": " you"}),
+        ("done", {"state": "succeeded"}),
+    )
+    result = run("infer", "chat", "Hi!")
+    assert (result.exit_code, result.stdout) == (0, printed)
+    assert ("The answer starts again:" in result.stderr) is on_terminal
+
+
 def test_a_prompt_is_read_from_standard_input(answering: Api, run: Run) -> None:
     run("infer", "chat", "--system", "Be brief.", typed="Hi!\n")
     assert answering.body("POST /inference/infer")["data"]["inputs"] == [
