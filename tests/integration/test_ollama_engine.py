@@ -180,6 +180,7 @@ def test_a_model_that_thinks_has_room_for_it(
 
 
 def test_what_stands_beside_the_options_is_passed_on(remote: OllamaTestServer) -> None:
+    remote.have(Model(MODEL, capabilities=("completion", "thinking")))
     ask = asked(remote, keep_alive="10m")
     thought = ask.infer("a", think=True, format="json")
     ask.infer("a", keep_alive=0)
