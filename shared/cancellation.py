@@ -3,7 +3,7 @@
 import threading
 import time
 
-from shared.errors import Interruption
+from shared.errors import DrainingError, Interruption, LeaseLostError
 
 
 class CancelToken:
@@ -46,3 +46,21 @@ class CancelToken:
     def wait(self, timeout_seconds: float) -> bool:
         """Sleep until the token is set, at most ``timeout_seconds``; return whether it is set."""
         return self._event.wait(timeout_seconds)
+
+
+class CommitToken(CancelToken):
+    """The token of work that, once begun, is finished or done again.
+
+    It does not hear that the client cancelled the job or that its deadline passed. It is cancelled
+    where another run of the job follows: the worker shuts down, or lost the job's lease.
+    """
+
+    def __init__(self, token: CancelToken) -> None:
+        super().__init__()
+        self._token = token
+
+    def check(self) -> None:
+        """Raise the reason if the work must stop."""
+        if isinstance(reason := self._token.reason, DrainingError | LeaseLostError):
+            self.cancel(reason)
+        super().check()

@@ -1,5 +1,7 @@
 """What a model is at each place it passes: a file in lakeFS, a version in MLflow."""
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Self
@@ -22,6 +24,19 @@ class StoredFile:
     checksum: str
 
 
+def manifest_digest(files: Iterable[StoredFile]) -> str:
+    """Return the sha256 of a directory's list of files: names, sizes and digests.
+
+    It is the same in every commit that holds the same files. lakeFS' checksum stands in where the
+    writer of a file recorded no sha256.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        line = f"{file.sha256 or file.checksum} {file.size_bytes} {file.path!r}\n"
+        digest.update(line.encode("unicode_escape"))
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class LakeFSLocation:
     """A model's directory in one lakeFS commit."""
@@ -30,6 +45,8 @@ class LakeFSLocation:
     commit: str
     #: Without slashes around it; empty for the commit's root.
     path: str
+    #: ``manifest_digest`` of the files that were registered; empty where none was recorded.
+    manifest: str = field(default="", compare=False)
 
     @property
     def uri(self) -> str:

@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from shared.cancellation import CancelToken
+from shared.cancellation import CancelToken, CommitToken
 from shared.jobs import Job, Progress
 
 #: Progress is written at most this often.
@@ -33,6 +34,15 @@ class JobContext:
     def check(self) -> None:
         """Raise if the work must stop."""
         self.token.check()
+
+    @contextmanager
+    def committing(self) -> Iterator["JobContext"]:
+        """Yield a context for work that a cancellation must not leave half done.
+
+        The work must stop before it begins, or when another run of the job follows.
+        """
+        self.check()
+        yield JobContext(self.job, CommitToken(self.token), self._write_progress, self._write_token)
 
     def report(self, completed: int, total: int | None, unit: str, message: str = "") -> None:
         """Say how far the work is; what comes too often is held back until ``flush``."""

@@ -11,6 +11,7 @@ from shared.errors import NotFoundError
 from shared.lakefs.connection import CONNECT_SECONDS, connect
 from shared.lakefs.control import PAGE, Control
 from shared.lakefs.errors import from_status
+from shared.lakefs.listing import pages
 from shared.lakefs.reader import Reader
 from shared.lakefs.references import References
 from shared.lakefs.writer import Writer
@@ -48,16 +49,18 @@ class LakeFSStore(References):
     ) -> list[StoredFile]:
         """Return the files under a directory; of a branch, those not committed too."""
         prefix = f"{path}/" if path else ""
-        pages = self._control.pages(self._control.objects.list_objects, repo, ref, prefix=prefix)
+        listing = f"/repositories/{repo}/refs/{ref}/objects/ls"
+        # Not by the SDK, which takes four times as long to read a listing of many files.
+        options = {"prefix": prefix, "presign": "false"}
         with self._named(repo, ref):
             found = [
                 StoredFile(
-                    path=str(entry.path).removeprefix(prefix),
-                    size_bytes=int(entry.size_bytes or 0),
-                    sha256=(entry.metadata or {}).get("sha256"),
-                    checksum=str(entry.checksum),
+                    path=str(entry["path"]).removeprefix(prefix),
+                    size_bytes=int(entry.get("size_bytes") or 0),
+                    sha256=(entry.get("metadata") or {}).get("sha256"),
+                    checksum=str(entry["checksum"]),
                 )
-                for entry in pages
+                for entry in pages(self._http, listing, options)
             ]
         if not found and not missing_ok:
             raise self._missing(repo, ref, path) or NotFoundError(f"{repo}/{ref} is empty")

@@ -1,7 +1,10 @@
 """What lakeFS answers, as the platform sees it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from shared.models import StoredFile, manifest_digest
 
 
 @dataclass(frozen=True)
@@ -26,3 +29,14 @@ class Commit:
     created_at: datetime
     metadata: dict[str, str] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
+
+    def holds(self, path: str, files: Sequence[StoredFile]) -> bool:
+        """Return whether ``files`` are what the upload that made this commit put under ``path``.
+
+        True where the commit does not say: it was made by another client, or for another path.
+        """
+        if self.metadata.get("path") != path:
+            return True
+        if manifest := self.metadata.get("manifest"):
+            return manifest == manifest_digest(files)
+        return self.metadata.get("files", str(len(files))) == str(len(files))

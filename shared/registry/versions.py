@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from shared.errors import InvalidInputError
@@ -33,7 +34,7 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
         stage=stage_of(version),
         task=task,
         engine=engine,
-        location=_location(version.source),
+        location=_location(version.source, tags.get("lakefs_manifest", "")),
         description=version.description or "",
         created_at_ms=version.creation_timestamp or 0,
         updated_at_ms=version.last_updated_timestamp or 0,
@@ -43,8 +44,8 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
     )
 
 
-def _location(source: str | None) -> LakeFSLocation | None:
+def _location(source: str | None, manifest: str) -> LakeFSLocation | None:
     try:
-        return LakeFSLocation.parse(source or "")
+        return replace(LakeFSLocation.parse(source or ""), manifest=manifest)
     except InvalidInputError:
         return None

@@ -15,6 +15,7 @@ import pytest
 from shared.cancellation import CancelToken
 from shared.errors import (
     CancelledError,
+    ConflictError,
     InvalidInputError,
     LifecycleError,
     ModelLoadError,
@@ -24,6 +25,7 @@ from shared.errors import (
 )
 from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
+from shared.models import manifest_digest
 from shared.registry import ModelRegistry
 from shared.settings import MLflowSettings
 from tests.integration.conftest import NewRun
@@ -72,7 +74,7 @@ def name() -> str:
 def commit(store: LakeFSStore, repo: str, tmp_path: Path) -> Commit:
     """Commit a model's files to a directory, with metadata as an upload writes it."""
 
-    def new(files: dict[str, bytes], path: str = "org_model", **metadata: str) -> str:
+    def new(files: dict[str, bytes], /, path: str = "org_model", **metadata: str) -> str:
         for file, data in files.items():
             source = tmp_path / "source"
             source.write_bytes(data)
@@ -111,8 +113,17 @@ def submit(register: Register, new_run: NewRun, repo: str, name: str) -> Submit:
     return run
 
 
+@pytest.mark.parametrize("recorded", [{"manifest": "0" * 64}, {"files": "3"}])
+def test_a_commit_with_other_files_than_its_upload_sent_is_refused(
+    submit: Submit, commit: Commit, recorded: dict[str, str]
+) -> None:
+    with pytest.raises(ConflictError, match="Upload the model again") as refused:
+        submit(commit(MODEL, **recorded))
+    assert refused.value.specific_code == "manifest_mismatch"
+
+
 def test_a_version_says_what_and_where_it_is_and_where_it_came_from(
-    submit: Submit, commit: Commit, repo: str, name: str
+    submit: Submit, commit: Commit, store: LakeFSStore, repo: str, name: str
 ) -> None:
     commit_id = commit(MODEL, model_source="huggingface", model_name="org/model", revision="r1")
     later = commit({"config.json": CONFIG}, path="other")
@@ -132,6 +143,7 @@ def test_a_version_says_what_and_where_it_is_and_where_it_came_from(
             "lakefs_repo": repo,
             "lakefs_commit": later,
             "lakefs_path": "org_model",
+            "lakefs_manifest": manifest_digest(store.files(repo, later, "org_model")),
             "physical_path": uri,
             "model_params": "0.000001007",
             "stage": "production",

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from shared.errors import (
     UnavailableError,
     UnsafeModelError,
 )
-from shared.models import LakeFSLocation, StoredFile
+from shared.models import LakeFSLocation, StoredFile, manifest_digest
 from tests.model_stores import DirectoryStore
 from workers.inference.snapshot_disk import SnapshotDisk, size_bytes
 from workers.inference.snapshots import Snapshots
@@ -112,6 +113,20 @@ def test_a_snapshot_has_the_files_of_the_commit(
     assert reports[-1] == (total, total)
     assert reports == sorted(reports)
     assert leftovers(root) == []
+
+
+def test_a_commit_without_the_files_that_were_registered_is_refused(
+    store: FaultyStore, snapshots: Snapshots
+) -> None:
+    location = publish(store, "c0ffee00")
+    manifest = manifest_digest(store.files(location.repo, location.commit, location.path))
+    registered = replace(location, manifest=manifest)
+    publish(store, "c0ffee00", files={"another": b"1"})
+    with pytest.raises(DigestMismatchError, match="that were registered"):
+        snapshots.acquire(registered, CancelToken())
+    (store.directory(location) / "another").unlink()
+    with snapshots.acquire(registered, CancelToken()) as snapshot:
+        assert content(snapshot.directory) == FILES
 
 
 def test_the_second_use_fetches_nothing(store: FaultyStore, snapshots: Snapshots) -> None:

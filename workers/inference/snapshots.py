@@ -14,9 +14,9 @@ import structlog
 
 from shared.cancellation import CancelToken
 from shared.directories import sync
-from shared.errors import InsufficientDiskError, NotFoundError
+from shared.errors import DigestMismatchError, InsufficientDiskError, NotFoundError
 from shared.file_lock import FileLock
-from shared.models import LakeFSLocation
+from shared.models import LakeFSLocation, manifest_digest
 from workers.inference.calls import Report, ignore_progress
 from workers.inference.snapshot_disk import SnapshotDisk, SnapshotPlace
 from workers.inference.snapshot_fetch import SnapshotFetch, SnapshotStore
@@ -83,6 +83,11 @@ class Snapshots:
         files = self._store.files(location.repo, location.commit, location.path)
         if not files:
             raise NotFoundError(f"{location.uri} holds no files")
+        if location.manifest not in {"", manifest_digest(files)}:
+            raise DigestMismatchError(
+                f"{location.uri} does not hold the files that were registered",
+                code="manifest_mismatch",
+            )
         self._disk.make_room(place, sum(file.size_bytes for file in files))
         fetch = SnapshotFetch(self._store, location, token, report)
         try:

@@ -1,20 +1,26 @@
-"""A model's directory on a branch of lakeFS, made equal to the staged one."""
+"""A model's directory on a branch of lakeFS, made equal to the staged model."""
 
 import hashlib
 import threading
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from shared.cancellation import CancelToken
-from shared.errors import Interruption
+from shared.errors import Interruption, UnavailableError
 from shared.lakefs.store import LakeFSStore
-from shared.models import StoredFile
+from shared.models import StoredFile, manifest_digest
 from shared.staged_models import StagedFile, StagedModel
 from workers.context import JobContext
 
 HASH_CHUNK_BYTES = 1 << 20
+#: Files below this size are sent with more of them at once: most of their time is round trips.
+SMALL_FILE_BYTES = 1 << 20
+SMALL_FILES_AT_ONCE = 16
+#: How often the branch is compared with the staged model again after files were sent.
+SETTLE_ATTEMPTS = 3
+_MD5_LETTERS = 32
 
 
 @dataclass(frozen=True)
@@ -29,62 +35,107 @@ class Counts:
 
 
 class Directory:
-    """The directory that is called like the staged model, on any branch of a repository."""
+    """The directory with the staged model's name, on any branch or commit of a repository."""
 
     def __init__(
-        self,
-        store: LakeFSStore,
-        repo: str,
-        model: StagedModel,
-        context: JobContext,
-        concurrent_files: int,
+        self, store: LakeFSStore, repo: str, model: StagedModel, concurrent_files: int
     ) -> None:
         self._store = store
         self._repo = repo
         self._model = model
-        self._context = context
         self._concurrent_files = concurrent_files
+        self._sha256: dict[str, str] = {}
+        self._md5: dict[str, str] = {}
+        self._settled: dict[str, StoredFile] = {}
 
-    def compare(self, branch: str) -> Counts:
-        """Count what a branch lacks and has."""
-        lacking = sum(file.size_bytes for file in self._lacking(self._files(branch)))
+    def compare(self, branch: str, context: JobContext) -> Counts:
+        """Count the bytes that a branch lacks and the bytes that it has."""
+        lacking = sum(file.size_bytes for file in self._lacking(self._files(branch), context))
         total = self._model.size_bytes
         return Counts(len(self._model.files), lacking, total - lacking)
 
-    def settle(self, branch: str) -> None:
-        """Upload what the branch lacks, delete what the model has no more, and commit."""
-        there = self._files(branch)
-        self._upload(branch, self._lacking(there))
-        leftovers = sorted(there.keys() - self._digests.keys())
-        self._store.delete_files(
-            self._repo, branch, [f"{self._model.name}/{path}" for path in leftovers]
-        )
+    def settle(self, branch: str, context: JobContext) -> None:
+        """Upload what the branch lacks, delete what the model does not have, and commit."""
+        self._settled = self._equalized(branch, context)
         if self._store.has_uncommitted(self._repo, branch):
             self._store.commit_changes(self._repo, branch, f"Stage {self._model.name}")
 
-    @cached_property
-    def _digests(self) -> dict[str, str]:
-        """The sha256 of every file; computed for those that no download verified."""
-        root, token = self._model.path, self._context.token
-        return {
-            file.path: file.sha256 or _sha256(root / file.path, token) for file in self._model.files
-        }
+    def is_at(self, commit: str) -> bool:
+        """Return whether a commit holds the files that were settled, and no others.
 
-    def _files(self, branch: str) -> dict[str, StoredFile]:
-        found = self._store.files(self._repo, branch, self._model.name, missing_ok=True)
+        Names, sizes, recorded digests and lakeFS' checksums are compared, in one listing.
+        """
+        return self._files(commit) == self._settled
+
+    @property
+    def manifest(self) -> str:
+        """The digest of the files that were settled, as ``manifest_digest`` makes it."""
+        return manifest_digest(self._settled.values())
+
+    def _equalized(self, branch: str, context: JobContext) -> dict[str, StoredFile]:
+        """Make the branch's files those of the model and return them as lakeFS lists them."""
+        names = {file.path for file in self._model.files}
+        there = self._files(branch)
+        for _ in range(SETTLE_ATTEMPTS):
+            lacking, leftovers = self._lacking(there, context), sorted(there.keys() - names)
+            if not lacking and not leftovers and there:
+                self._report(context, [])
+                return there
+            self._upload(branch, lacking, context)
+            self._store.delete_files(
+                self._repo, branch, [f"{self._model.name}/{path}" for path in leftovers]
+            )
+            there = self._files(branch)
+        raise UnavailableError(f"branch {branch!r} of {self._repo!r} does not keep what is sent")
+
+    def _files(self, ref: str) -> dict[str, StoredFile]:
+        found = self._store.files(self._repo, ref, self._model.name, missing_ok=True)
         return {file.path: file for file in found}
 
-    def _lacking(self, there: dict[str, StoredFile]) -> list[StagedFile]:
-        def same(file: StagedFile) -> bool:
-            stored = there.get(file.path)
-            wanted = (file.size_bytes, self._digests[file.path])
-            return stored is not None and (stored.size_bytes, stored.sha256) == wanted
+    def _lacking(self, there: Mapping[str, StoredFile], context: JobContext) -> list[StagedFile]:
+        return [
+            file
+            for file in self._model.files
+            if (stored := there.get(file.path)) is None or not self._same(file, stored, context)
+        ]
 
-        return [file for file in self._model.files if not same(file)]
+    def _same(self, file: StagedFile, stored: StoredFile, context: JobContext) -> bool:
+        """Compare by sha256; where another client recorded none, by lakeFS' MD5 of the content."""
+        if stored.size_bytes != file.size_bytes:
+            return False
+        if stored.sha256 is not None:
+            return stored.sha256 == self._digest(file, context)
+        if len(stored.checksum) != _MD5_LETTERS:
+            return False
+        if file.path not in self._md5:
+            self._md5[file.path] = _digest(self._model.path / file.path, "md5", context.token)
+        return stored.checksum == self._md5[file.path]
 
-    def _upload(self, branch: str, files: list[StagedFile]) -> None:
+    def _digest(self, file: StagedFile, context: JobContext) -> str:
+        """Return a file's sha256; computed where no download verified it."""
+        if file.sha256 is not None:
+            return file.sha256
+        if file.path not in self._sha256:
+            self._sha256[file.path] = _digest(self._model.path / file.path, "sha256", context.token)
+        return self._sha256[file.path]
+
+    def _upload(self, branch: str, files: Sequence[StagedFile], context: JobContext) -> None:
+        """Send files: large ones a few at once, small ones many."""
+        meter = self._report(context, files)
+        large = [file for file in files if file.size_bytes >= SMALL_FILE_BYTES]
+        small = [file for file in files if file.size_bytes < SMALL_FILE_BYTES]
+        self._send(branch, large, self._concurrent_files, context, meter)
+        self._send(branch, small, SMALL_FILES_AT_ONCE, context, meter)
+
+    def _send(
+        self,
+        branch: str,
+        files: Sequence[StagedFile],
+        at_once: int,
+        context: JobContext,
+        meter: "_Meter",
+    ) -> None:
         """Send files in parallel; the first failure stops the others."""
-        meter = _Meter(self._context, self._model.size_bytes, files)
         stop = CancelToken()
 
         def put(file: StagedFile) -> None:
@@ -92,18 +143,18 @@ class Directory:
                 stop.check()
                 meter.add(size_bytes, file.path)
 
-            self._context.check()
+            context.check()
             self._store.put(
                 self._repo,
                 branch,
                 f"{self._model.name}/{file.path}",
                 self._model.path / file.path,
-                sha256=self._digests[file.path],
-                token=self._context.token,
+                sha256=self._digest(file, context),
+                token=context.token,
                 on_bytes=on_bytes,
             )
 
-        with ThreadPoolExecutor(self._concurrent_files, thread_name_prefix="upload") as pool:
+        with ThreadPoolExecutor(at_once, thread_name_prefix="upload") as pool:
             futures = [pool.submit(put, file) for file in files]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             failed = [future for future in done if future.exception()]
@@ -112,11 +163,15 @@ class Directory:
                 pool.shutdown(cancel_futures=True)
                 failed[0].result()
 
+    def _report(self, context: JobContext, lacking: Sequence[StagedFile]) -> "_Meter":
+        """Report the bytes that need not be sent, and return what adds the others."""
+        return _Meter(context, self._model.size_bytes, lacking)
+
 
 class _Meter:
-    """Adds up the bytes of files that move at the same time; begins with those that need not."""
+    """Adds up the bytes of files that move at the same time."""
 
-    def __init__(self, context: JobContext, total: int, files: list[StagedFile]) -> None:
+    def __init__(self, context: JobContext, total: int, files: Sequence[StagedFile]) -> None:
         self._context = context
         self._total = total
         self._completed = total - sum(file.size_bytes for file in files)
@@ -130,8 +185,8 @@ class _Meter:
             self._context.report(self._completed, self._total, "bytes", path)
 
 
-def _sha256(path: Path, token: CancelToken) -> str:
-    digest = hashlib.sha256()
+def _digest(path: Path, algorithm: str, token: CancelToken) -> str:
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as file:
         while chunk := file.read(HASH_CHUNK_BYTES):
             token.check()

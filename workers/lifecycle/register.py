@@ -4,10 +4,10 @@ import json
 from pathlib import PurePosixPath
 from typing import Any
 
-from shared.errors import InvalidInputError, ModelLoadError, UnsupportedTaskError
+from shared.errors import ConflictError, InvalidInputError, ModelLoadError, UnsupportedTaskError
 from shared.lakefs.store import LakeFSStore
 from shared.lakefs.types import Commit
-from shared.models import LakeFSLocation, StoredFile
+from shared.models import LakeFSLocation, StoredFile, manifest_digest
 from shared.registry import Cause, ModelRegistry
 from shared.requests import RegisterRequest
 from shared.tasks import BUILT_IN_TASKS, Engine
@@ -34,6 +34,7 @@ class Register:
         commit = self._store.commit(request.lakefs_repo, request.commit_id)
         location, files = self._locate(request, commit)
         context.check()
+        source = self._source(location, list(files.values()))
         if _judged(request):
             check_model_supports(self._config(location, files), request.task)
         weights = StoredWeights(self._store, location, files)
@@ -43,7 +44,9 @@ class Register:
         version = self._registry.create_version(
             request.registered_name,
             location,
-            self._tags(request, location, parameters),
+            self._tags(request, location, parameters)
+            | source
+            | {"lakefs_manifest": manifest_digest(files.values())},
             request.version_description,
             context.job.id,
         )
@@ -98,7 +101,6 @@ class Register:
         return {
             "inference_task": request.task,
             "engine": request.engine,
-            **self._lineage(location),
             "lakefs_repo": location.repo,
             "lakefs_commit": location.commit,
             "lakefs_path": location.path,
@@ -108,14 +110,24 @@ class Register:
             "inference_priority": "1" if request.set_priority_to_one else "0",
         }
 
-    def _lineage(self, location: LakeFSLocation) -> dict[str, str]:
-        """Return what the commit that brought the model says of its source."""
+    def _source(self, location: LakeFSLocation, files: list[StoredFile]) -> dict[str, str]:
+        """Return the model's source, as the upload that brought the model recorded it.
+
+        Raise ``ConflictError`` where the directory is not what that upload put there.
+        """
         commit = self._store.last_change(location.repo, location.commit, location.path)
         metadata = commit.metadata if commit else {}
+        if commit is None or metadata.get("path") != location.path:
+            return {"model_source": "lakefs"}
+        if not commit.holds(location.path, files):
+            raise ConflictError(
+                f"{location.uri} does not hold what its upload put there: another writer's files "
+                "were merged with it. Upload the model again and register the new commit",
+                field="commit_id",
+                code="manifest_mismatch",
+            )
         names = ("model_source", "model_name", "revision")
-        ours = metadata.get("path") == location.path
-        told = {name: metadata[name] for name in names if ours and name in metadata}
-        return {"model_source": "lakefs"} | told
+        return {"model_source": "lakefs"} | {n: metadata[n] for n in names if n in metadata}
 
 
 def _judged(request: RegisterRequest) -> bool:

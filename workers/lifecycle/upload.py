@@ -1,20 +1,26 @@
-"""Commits a model of the staging area to lakeFS.
+"""Commit a model of the staging area to lakeFS.
 
-Each step may be done again after a crash anywhere, and the target branch gets one commit:
+Each step may be done again after a crash anywhere:
 
-1. look for the job's commit on the target by its metadata: an earlier run may have made it;
-2. a branch of the job's own, from the target's head, reused if it is there;
-3. make the model's directory there what is staged: upload what differs, delete what is left over,
-   commit;
-4. if another job put a model in the same place meanwhile, merge the target into the job's branch
-   and repeat 3, so that the two do not mix;
-5. one squash merge into the target, with the metadata that 1 looks for.
+1. Look for the job's commit on the target by its metadata: an earlier run may have made it.
+2. Make a branch of the job's own from the target's head; reuse it if it is there.
+3. Make the model's directory there equal to the staged model: upload what differs, delete what is
+   left over, commit.
+4. If another writer changed the directory on the target meanwhile, merge the target into the job's
+   branch and repeat step 3.
+5. Squash the branch into one commit on the target, with the metadata that step 1 looks for.
+6. List the directory at that commit. If it is not the staged model, merge the target into the
+   job's branch and repeat from step 3.
 
-Only 5 is seen on the target. The job's branch goes when the job ends, in whatever way, and stays
-for the next run where there is one.
+lakeFS has no compare-and-swap of a branch's head: where the target moves between steps 4 and 5 it
+merges again by itself, and the commit may hold files of both writers. Its merge can also drop a
+record (case L2 of ``tests/lakefs_faults.py``). Step 6 finds both, so the commit that the job
+reports holds exactly the staged model, and the target does not stay at a mixture.
 """
 
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -38,10 +44,29 @@ from shared.staging import StagingArea
 from workers.context import JobContext
 from workers.lifecycle.publication import Counts, Directory
 
-#: Others may change the model's directory this often while the job prepares its merge.
-CATCH_UPS = 5
+#: How often a job merges its model before it leaves the branch to other writers for a while.
+ROUNDS = 20
+#: Bounds of the random wait before another round: other writers must not stay in step with it.
+FIRST_WAIT_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 2.0
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Publication:
+    """One run's work on the target, and what it needs."""
+
+    job: Job
+    request: UploadRequest
+    model: StagedModel
+    directory: Directory
+    counts: Counts
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        """The repository, the target branch and the job's own branch."""
+        return self.request.repo_name, self.request.branch, own_branch(self.job)
 
 
 class Upload:
@@ -54,19 +79,19 @@ class Upload:
         settings: LakeFSSettings,
         restage: Callable[[JobContext, UploadRequest], None] | None = None,
     ) -> None:
-        """Take what brings a model to this host's staging area, if it was in a lost host's."""
+        """``restage`` brings a model that a lost host had staged to this host's staging area."""
         self._store = store
         self._restage = restage
         self._staging = staging
         self._concurrent_files = settings.concurrent_files
 
     def __call__(self, context: JobContext) -> dict[str, Any]:
-        """Return the commit that has the model, and how many bytes it took."""
+        """Return the commit that holds the model, and how many bytes it took."""
         request = UploadRequest.model_validate(context.job.request)
         self._store.ensure_repository(request.repo_name)
         self._store.ensure_branch(request.repo_name, request.branch)
         try:
-            result = self._found(context.job, request) or self._publish(context, request)
+            result = self._result(context, request)
         except LifecycleError as error:
             if not _may_run_again(context.job, error):
                 self._clean(context.job, request)
@@ -74,9 +99,24 @@ class Upload:
         self._clean(context.job, request)
         return result
 
-    def _publish(self, context: JobContext, request: UploadRequest) -> dict[str, Any]:
-        """Do steps 2 to 5."""
-        repo, target, own = request.repo_name, request.branch, own_branch(context.job)
+    def _result(self, context: JobContext, request: UploadRequest) -> dict[str, Any]:
+        """Return what an earlier run committed, if that is exact; else publish the model."""
+        earlier = self._found(context.job, request)
+        if earlier is not None and self._is_exact(request, earlier):
+            return _result(request, earlier.id, _counts(earlier))
+        try:
+            return self._publish(context, request, earlier)
+        except NotFoundError as error:
+            if error.specific_code != "commit_not_found":
+                raise
+            # Another run of this job, thought dead, ended it and deleted its branch; or somebody
+            # deleted the target. The next run finds out.
+            raise UnavailableError(f"{error.detail}: it was deleted during the upload") from error
+
+    def _publish(
+        self, context: JobContext, request: UploadRequest, earlier: Commit | None
+    ) -> dict[str, Any]:
+        """Do steps 2 to 6; ``earlier`` is the commit of a run that died before step 6."""
         if self._restage is not None:
             self._restage(context, request)
         with self._staging.lock(request.local_model_name, context.token, shared=True):
@@ -84,49 +124,93 @@ class Upload:
             if not model.files:
                 raise InvalidInputError(f"{model.name!r} has no files", field="local_model_name")
             _check_revision(request, model)
+            directory = Directory(self._store, request.repo_name, model, self._concurrent_files)
+            counts = _counts(earlier) if earlier else directory.compare(request.branch, context)
+            work = _Publication(context.job, request, model, directory, counts)
+            repo, target, own = work.place
             self._store.ensure_branch(repo, own, source=target)
-            counts = self._prepare(context, request, model)
-        context.check()
+            self._prepare(context, work)
+            # A cancellation between the merge and its check would leave a mixture on the target.
+            with context.committing() as commit_context:
+                commit_id = self._commit_exactly(commit_context, work)
+            return _result(request, commit_id, counts)
+
+    def _prepare(self, context: JobContext, work: _Publication) -> None:
+        """Commit the model to the job's branch, on top of the target's head."""
+        work.directory.settle(work.place[2], context)
+        for turn in range(ROUNDS):
+            if not self._is_behind(work):
+                return
+            _wait(context, turn)
+            self._catch_up(work)
+            work.directory.settle(work.place[2], context)
+
+    def _commit_exactly(self, context: JobContext, work: _Publication) -> str:
+        """Merge into the target until the merged commit holds exactly the model; return its id."""
+        repo, target, own = work.place
+        for turn in range(ROUNDS):
+            try:
+                commit_id = self._merge(work)
+                if work.directory.is_at(commit_id):
+                    return commit_id
+                log.warning("merged commit holds other files", repo=repo, commit=commit_id)
+                _wait(context, turn)
+                self._catch_up(work)
+                work.directory.settle(own, context)
+            except UnavailableError:
+                # Other writers, or a short outage. What a lost answer did, the next round finds.
+                if turn == ROUNDS - 1:
+                    raise
+                _wait(context, turn)
+        raise UnavailableError(
+            f"others keep changing {work.model.name!r} on {target!r} of {repo!r}"
+        )
+
+    def _merge(self, work: _Publication) -> str:
+        """Return the commit of the target that should hold the model, merged if it has to be."""
+        repo, target, own = work.place
         if not self._store.has_changes(repo, own, since=target):
-            # Nothing was new; or a merge whose answer got lost came through only now.
-            head = self._store.commit_id(repo, target)
-            return self._found(context.job, request) or _result(request, head, counts)
+            # Nothing was new; or a merge whose answer was lost has been made.
+            found = self._found(work.job, work.request)
+            return found.id if found else self._store.commit_id(repo, target)
         try:
-            commit_id = self._store.merge(
+            return self._store.merge(
                 repo,
                 own,
                 target,
-                message=request.commit_message or _message(model),
-                metadata=_metadata(context.job, model, counts),
+                message=work.request.commit_message or _message(work.model),
+                metadata=_metadata(work),
                 squash=True,
             )
         except RequestError:
-            # A run that was thought dead merged just now and took the branch away.
-            if result := self._found(context.job, request):
-                return result
+            # A run that was thought dead merged just now and deleted the branch.
+            if found := self._found(work.job, work.request):
+                return found.id
             raise
-        return _result(request, commit_id, counts)
 
-    def _prepare(self, context: JobContext, request: UploadRequest, model: StagedModel) -> Counts:
-        """Commit the model to the job's branch, on top of the target's head."""
-        repo, target, own = request.repo_name, request.branch, own_branch(context.job)
-        directory = Directory(self._store, repo, model, context, self._concurrent_files)
-        counts = directory.compare(target)
-        for _ in range(CATCH_UPS):
-            directory.settle(own)
-            if not self._store.has_changes(repo, target, since=own, path=model.name):
-                return counts
-            self._store.merge(
-                repo, target, own, message=f"Catch up with {target}", strategy="dest-wins"
-            )
-        raise UnavailableError(f"others keep changing {model.name!r} on {target!r} of {repo!r}")
+    def _is_behind(self, work: _Publication) -> bool:
+        """Return whether another writer changed the model's directory on the target."""
+        repo, target, own = work.place
+        return self._store.has_changes(repo, target, since=own, path=work.model.name)
 
-    def _found(self, job: Job, request: UploadRequest) -> dict[str, Any] | None:
-        """Return the result of the job's commit, if it is on the target."""
-        commit = self._store.find_commit(
+    def _catch_up(self, work: _Publication) -> None:
+        """Merge the target into the job's branch, where the job's files win."""
+        repo, target, own = work.place
+        if self._store.has_changes(repo, target, since=own):
+            message = f"Catch up with {target}"
+            self._store.merge(repo, target, own, message=message, strategy="dest-wins")
+
+    def _found(self, job: Job, request: UploadRequest) -> Commit | None:
+        """Return the job's newest commit on the target."""
+        return self._store.find_commit(
             request.repo_name, request.branch, job.id, since=job.created_at
         )
-        return _result(request, commit.id, _counts(commit)) if commit else None
+
+    def _is_exact(self, request: UploadRequest, commit: Commit) -> bool:
+        """Return whether the directory at the job's commit is what the job put there."""
+        path = request.local_model_name
+        files = self._store.files(request.repo_name, commit.id, path, missing_ok=True)
+        return commit.holds(path, files)
 
     def _clean(self, job: Job, request: UploadRequest) -> None:
         """Delete the job's branch; if that fails the job has ended all the same."""
@@ -164,18 +248,27 @@ def _message(model: StagedModel) -> str:
     return f"Upload {model.repo_id or model.name}{revision}"
 
 
-def _metadata(job: Job, model: StagedModel, counts: Counts) -> dict[str, str]:
+def _metadata(work: _Publication) -> dict[str, str]:
     """Return where the model came from, by which job, and what an answer that got lost needs."""
+    model, counts = work.model, work.counts
     return {
-        "job_id": job.id,
+        "job_id": work.job.id,
         "model_source": model.source or "local",
         "model_name": model.repo_id or model.name,
         "path": model.name,
         **({"revision": model.revision} if model.revision else {}),
         "files": str(counts.files),
+        "manifest": work.directory.manifest,
         "uploaded_bytes": str(counts.uploaded_bytes),
         "skipped_bytes": str(counts.skipped_bytes),
     }
+
+
+def _wait(context: JobContext, turn: int) -> None:
+    """Wait for a random time that may be longer each turn; raise if the work must stop."""
+    longest = min(FIRST_WAIT_SECONDS * 2**turn, LONGEST_WAIT_SECONDS)
+    context.token.wait(random.uniform(0, longest))  # noqa: S311 - jitter
+    context.check()
 
 
 def _counts(commit: Commit) -> Counts:

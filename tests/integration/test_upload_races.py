@@ -1,0 +1,242 @@
+"""An upload's commit holds exactly its model, whoever else writes to the branch meanwhile."""
+
+import hashlib
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared.cancellation import CancelToken
+from shared.jobs import JobKind
+from shared.lakefs.store import LakeFSStore
+from shared.settings import LakeFSSettings, StorageSettings
+from shared.staging import StagingArea
+from tests.integration.conftest import NewRun, Run
+from tests.interceptor import Interceptor, proxying
+from workers.lifecycle.upload import Upload
+
+MODEL, SIBLING = "org_model", "a_sibling"
+CONTENTS = [b"", b"shared by all", *(bytes([number]) * 50 for number in range(3))]
+#: Moves of one schedule; a branch that never rests lets no upload end.
+MOST_MOVES = 6
+
+Files = Mapping[str, bytes]
+
+
+class MovingTarget(Interceptor):
+    """A proxy of lakeFS that lets another writer change the target between any two calls."""
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(upstream)
+        self._move: Callable[[], None] | None = None
+        self._lock = threading.Lock()
+
+    def moved_by(self, move: Callable[[], None] | None) -> None:
+        """Call ``move`` before each call that is passed on."""
+        self._move = move
+
+    async def handle(self, request: Request) -> Response:
+        """Let the other writer write, then pass the call on."""
+        await anyio.to_thread.run_sync(self._let_move)
+        return await super().handle(request)
+
+    def _let_move(self) -> None:
+        with self._lock:
+            if self._move is not None:
+                self._move()
+
+
+@pytest.fixture(scope="module")
+def moving(lakefs_server: LakeFSSettings) -> Iterator[MovingTarget]:
+    with proxying(MovingTarget(lakefs_server.endpoint)) as proxy:
+        yield proxy
+
+
+class Host:
+    """A host with a staging area of its own."""
+
+    def __init__(self, folder: Path, settings: LakeFSSettings, new_run: NewRun) -> None:
+        folder.mkdir(parents=True)
+        self._staging = StagingArea(StorageSettings(staging_dir=folder, reserve_bytes=0))
+        self.store = LakeFSStore(settings)
+        self._upload = Upload(self.store, self._staging, settings)
+        self._new_run = new_run
+
+    def upload(self, repo: str, files: Files) -> str:
+        """Stage a model and upload it; return the commit that the job reports."""
+        root = self._staging.root / MODEL
+        root.mkdir(exist_ok=True)
+        for path in root.iterdir():
+            path.unlink()
+        for name, content in files.items():
+            (root / name).write_bytes(content)
+        request = {"repo_name": repo, "local_model_name": MODEL}
+        run: Run = self._new_run(JobKind.UPLOAD, request)
+        return str(self._upload(run.context)["commit_id"])
+
+
+def a_model(draw: random.Random) -> dict[str, bytes]:
+    names = draw.sample([f"f{number:02d}" for number in range(8)], draw.randint(1, 6))
+    return {name: draw.choice(CONTENTS) for name in names}
+
+
+class Writer:
+    """Changes the target as people and other programs do: by commits and merges of their own."""
+
+    def __init__(self, store: LakeFSStore, folder: Path, repo: str, draw: random.Random) -> None:
+        self._store = store
+        self._folder = folder
+        self._repo = repo
+        self._draw = draw
+
+    def write(self) -> None:
+        """Make one change."""
+        self._draw.choice([self.add, self.replace, self.delete, self.merge, self.drop_sibling])()
+
+    def add(self) -> None:
+        """Commit a file that the model may not have."""
+        self._put("main", f"{MODEL}/f{self._draw.randrange(12):02d}")
+        self._commit("main")
+
+    def replace(self) -> None:
+        """Commit other content for one of the files that are there."""
+        files = self._store.files(self._repo, "main", MODEL, missing_ok=True)
+        if files:
+            self._put("main", f"{MODEL}/{self._draw.choice(files).path}")
+            self._commit("main")
+
+    def delete(self) -> None:
+        """Delete some of the files that are there."""
+        self._delete(MODEL, self._draw.random())
+
+    def merge(self) -> None:
+        """Merge a branch that changes some of the model's files."""
+        branch = f"people-{self._draw.getrandbits(64):x}"
+        self._store.ensure_branch(self._repo, branch, source="main")
+        for _ in range(self._draw.randint(1, 3)):
+            self._put(branch, f"{MODEL}/f{self._draw.randrange(12):02d}")
+        if self._commit(branch):
+            self._store.merge(self._repo, branch, "main", message="from a person")
+
+    def drop_sibling(self) -> None:
+        """Delete a model that has files with the same names and content."""
+        self._delete(SIBLING, 1)
+
+    def put_sibling(self, files: Files) -> None:
+        """Commit the model that ``drop_sibling`` deletes."""
+        for name, content in files.items():
+            self._put("main", f"{SIBLING}/{name}", content)
+        self._commit("main")
+
+    def _delete(self, directory: str, share: float) -> None:
+        files = self._store.files(self._repo, "main", directory, missing_ok=True)
+        paths = [f"{directory}/{file.path}" for file in files if self._draw.random() < share]
+        if paths:
+            self._store.delete_files(self._repo, "main", paths)
+            self._commit("main")
+
+    def _put(self, branch: str, path: str, content: bytes | None = None) -> None:
+        source = self._folder / "source"
+        source.write_bytes(self._draw.choice(CONTENTS) if content is None else content)
+        self._store.put(
+            self._repo,
+            branch,
+            path,
+            source,
+            sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+            token=CancelToken(),
+            on_bytes=lambda _: None,
+        )
+
+    def _commit(self, branch: str) -> bool:
+        changed = self._store.has_uncommitted(self._repo, branch)
+        if changed:
+            self._store.commit_changes(self._repo, branch, "by a person")
+        return changed
+
+
+def held(store: LakeFSStore, repo: str, ref: str) -> dict[str, tuple[int, str | None]]:
+    files = store.files(repo, ref, MODEL, missing_ok=True)
+    return {file.path: (file.size_bytes, file.sha256) for file in files}
+
+
+def wanted(files: Files) -> dict[str, tuple[int, str | None]]:
+    return {
+        name: (len(content), hashlib.sha256(content).hexdigest()) for name, content in files.items()
+    }
+
+
+class Races:
+    """Uploads under random schedules of other writers."""
+
+    def __init__(
+        self, moving: MovingTarget, lakefs: LakeFSSettings, folder: Path, new_run: NewRun
+    ) -> None:
+        self._moving = moving
+        self._folder = folder
+        through = lakefs.model_copy(update={"endpoint": moving.url})
+        self._host = Host(folder / "host", through, new_run)
+        self._other = Host(folder / "other", lakefs, new_run)
+        self.store = self._other.store
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._host.store.close()
+        self._other.store.close()
+
+    def run(self, repo: str, seed: int, *, only_uploads: bool) -> None:
+        """Run one schedule and compare every commit that was reported with its model."""
+        draw = random.Random(seed)
+        chance = draw.choice([0.1, 0.3, 1.0])
+        model, moves = a_model(draw), draw.randint(1, MOST_MOVES)
+        writer = Writer(self.store, self._folder, repo, draw)
+        writer.put_sibling(model)
+        uploaded: list[tuple[str, Files]] = [("main", model)]
+
+        def upload() -> None:
+            files = a_model(draw)
+            uploaded.append((self._other.upload(repo, files), files))
+
+        def move() -> None:
+            nonlocal moves
+            if moves and draw.random() < chance:
+                moves -= 1
+                (upload if only_uploads or draw.random() < 0.3 else writer.write)()
+
+        self._moving.moved_by(move)
+        try:
+            uploaded[0] = (self._host.upload(repo, model), model)
+        finally:
+            self._moving.moved_by(None)
+        for commit, files in uploaded:
+            assert held(self.store, repo, commit) == wanted(files), f"seed {seed}"
+        if only_uploads:
+            head = held(self.store, repo, "main")
+            assert head in [wanted(files) for _, files in uploaded], f"seed {seed}"
+
+
+@pytest.fixture
+def races(
+    moving: MovingTarget, lakefs_server: LakeFSSettings, tmp_path: Path, new_run: NewRun
+) -> Iterator[Races]:
+    with closing(Races(moving, lakefs_server, tmp_path, new_run)) as races:
+        yield races
+
+
+@pytest.mark.parametrize("only_uploads", [True, False])
+@pytest.mark.parametrize(
+    "seeds", [range(4), pytest.param(range(4, 254), marks=pytest.mark.long, id="long")]
+)
+@pytest.mark.timeout(1200)
+def test_a_reported_commit_holds_exactly_its_model(
+    races: Races, *, seeds: range, only_uploads: bool
+) -> None:
+    for seed in seeds:
+        repo = races.store.ensure_repository(f"race-{seed}-{only_uploads}".lower()).name
+        races.run(repo, seed, only_uploads=only_uploads)
