@@ -74,5 +74,5 @@ def read_manifest(directory: Path) -> Manifest | None:
     """Return the manifest of a directory; None if it has none that can be read."""
     try:
         return Manifest.model_validate_json((directory / MANIFEST).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValidationError):
         return None

@@ -27,6 +27,7 @@ from shared.errors import (
     RequestError,
 )
 from shared.file_lock import FileLock
+from shared.file_names import check_file_names
 from shared.requests import LocalName
 from shared.settings import StorageSettings
 from shared.staged_models import MANIFEST, Manifest, StagedFile, StagedModel, read_manifest
@@ -171,6 +172,13 @@ class StagingArea:
             was = known.get(path)
             same = was and (was.size_bytes, was.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
             files.append(StagedFile(path, stat.st_size, was.sha256 if was and same else None))
+        check_file_names(
+            (file.path for file in files),
+            f"{name!r} in the staging area",
+            directory=name,
+            reserved=MANIFEST,
+            field="local_model_name",
+        )
         return StagedModel(
             name=name,
             path=directory,
@@ -195,7 +203,7 @@ class StagingArea:
                 real = path.resolve(strict=True)
                 if not real.is_relative_to(self.root) or not real.is_file():
                     raise _refused(path)
-                if path != directory / MANIFEST:
+                if by_hand or path != directory / MANIFEST:
                     yield path.relative_to(directory).as_posix()
 
 

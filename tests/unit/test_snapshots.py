@@ -263,7 +263,7 @@ def test_file_names_that_lead_elsewhere_are_refused(
     monkeypatch.setattr(store, "files", lambda *_: [StoredFile(name, 1, None, "")])
     with pytest.raises(UnsafeModelError) as caught:
         snapshots.acquire(location, CancelToken())
-    assert caught.value.specific_code == "unsafe_path"
+    assert caught.value.specific_code == "unsafe_file_name"
     assert store.fetched == []
 
 

@@ -5,12 +5,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from hashlib import file_digest
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 from shared.cancellation import CancelToken
 from shared.directories import sync
-from shared.errors import CancelledError, DigestMismatchError, UnsafeModelError
+from shared.errors import CancelledError, DigestMismatchError
+from shared.file_names import check_file_names
 from shared.models import LakeFSLocation, StoredFile
 from workers.inference.calls import Report
 
@@ -54,7 +55,7 @@ class SnapshotFetch:
 
     def run(self, files: list[StoredFile], partial: Path, concurrent_files: int) -> Path:
         """Fetch every file and return the directory that holds exactly them."""
-        check_paths(files)
+        check_file_names((file.path for file in files), repr(self._location.uri))
         self._total_bytes = sum(file.size_bytes for file in files)
         incoming, complete = partial / "incoming", partial / "complete"
         incoming.mkdir(parents=True, exist_ok=True)
@@ -114,17 +115,6 @@ class SnapshotFetch:
         with self._lock:
             self._done_bytes += count
             self._report(self._done_bytes, self._total_bytes, "bytes", file.path)
-
-
-def check_paths(files: list[StoredFile]) -> None:
-    """Refuse file names that lead out of the directory they are put in, or into each other."""
-    taken = {file.path for file in files}
-    for file in files:
-        parts = PurePosixPath(file.path).parts
-        plain = "/".join(parts) == file.path and "\\" not in file.path and file.path.isprintable()
-        nested = any(str(parent) in taken for parent in PurePosixPath(file.path).parents)
-        if not parts or not plain or nested or ".." in parts or parts[0] == "/":
-            raise UnsafeModelError(f"the file name {file.path!r} is not safe", code="unsafe_path")
 
 
 def _sha256(path: Path) -> str:

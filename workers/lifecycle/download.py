@@ -1,7 +1,6 @@
 """The download job: a model from the hub into the staging area, whole or not at all."""
 
 import re
-from collections.abc import Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from datetime import UTC, datetime
 from functools import partial
@@ -17,6 +16,7 @@ from shared.errors import (
     NotFoundError,
     UnsafeModelError,
 )
+from shared.file_names import check_file_names
 from shared.hub import Hub, HubFile, HubModel
 from shared.requests import DownloadRequest
 from shared.settings import HubSettings
@@ -33,9 +33,6 @@ PICKLE_SUFFIXES = frozenset({".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt
 _TRAINING_STATE = re.compile(r"(training_args|optimizer|scheduler|scaler|rng_state).*")
 #: How often a running download looks at its token.
 _POLL_SECONDS = 0.1
-_UNSAFE_LETTERS = re.compile(r"[\x00-\x1f\x7f\\\ud800-\udfff]")
-_MAX_NAME_BYTES = 255
-_MAX_PATH_BYTES = 1024
 
 
 class Download:
@@ -58,7 +55,13 @@ class Download:
             )
         model = self._hub.model(request.model_name, request.revision)
         files = select(model, request, allow_pickle=self._settings.allow_pickle)
-        check_file_names(file.path for file in files)
+        check_file_names(
+            (file.path for file in files),
+            f"{request.model_name} at {model.commit[:8]}",
+            directory=request.local_model_name,
+            reserved=MANIFEST,
+            field="model_name",
+        )
         self._staging.collect_expired()
         with self._staging.lock(request.local_model_name, ctx.token):
             fetched, resumed = self._bring(ctx, request.local_model_name, model, files)
@@ -217,35 +220,6 @@ def select(model: HubModel, request: DownloadRequest, *, allow_pickle: bool) -> 
     if weights and not has_safetensors:
         return files
     return tuple(file for file in files if not _is_pickle(file.path))
-
-
-def check_file_names(paths: Iterable[str]) -> None:
-    """Raise UnsafeModelError unless all paths name different files in a model's directory."""
-    files: set[str] = set()
-    for path in paths:
-        if path in files or path == MANIFEST or not _is_safe(path):
-            raise _unsafe(path)
-        files.add(path)
-    for path in files:
-        if any(str(parent) in files for parent in PurePosixPath(path).parents):
-            raise _unsafe(path)
-
-
-def _is_safe(path: str) -> bool:
-    if _UNSAFE_LETTERS.search(path) or len(path.encode()) > _MAX_PATH_BYTES:
-        return False
-    return all(
-        part not in {"", ".", ".."} and len(part.encode()) <= _MAX_NAME_BYTES
-        for part in path.split("/")
-    )
-
-
-def _unsafe(path: str) -> UnsafeModelError:
-    return UnsafeModelError(
-        f"The model has a file {path!r}, a name that is not safe to write",
-        field="model_name",
-        code="unsafe_file_name",
-    )
 
 
 def _is_pickle(path: str) -> bool:

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from shared.errors import ConflictError, InvalidInputError, ModelLoadError, UnsupportedTaskError
+from shared.file_names import check_file_names
 from shared.lakefs.store import LakeFSStore
 from shared.lakefs.types import Commit
 from shared.models import LakeFSLocation, StoredFile, manifest_digest
@@ -72,8 +73,10 @@ class Register:
         repo, path = request.lakefs_repo, request.path
         if path is None:
             path = _only_model(self._store.files(repo, commit.id, ""), commit, request)
+        location = LakeFSLocation(repo, commit.id, path)
         files = {file.path: file for file in self._store.files(repo, commit.id, path)}
-        return LakeFSLocation(repo, commit.id, path), files
+        check_file_names(files, repr(location.uri), directory=path, field="path")
+        return location, files
 
     def _config(self, location: LakeFSLocation, files: dict[str, StoredFile]) -> dict[str, Any]:
         """Return the model's configuration."""
