@@ -30,6 +30,7 @@ _HELP = {
     JobEvent.REFUSED: "Submits refused because too much waits.",
     JobEvent.REVIVED: "Ended jobs queued again as a client asked.",
     JobEvent.RETRIED: "Runs that failed in a way that may pass; the job was queued again.",
+    JobEvent.POSTPONED: "Runs that met a service that did not answer; the job was queued to wait.",
     JobEvent.RETURNED: "Runs given back by a worker that shut down.",
     JobEvent.LOST: "Runs whose worker went silent: lost leases.",
     JobEvent.CRASHED: "Jobs given up because they lost too many workers; they count as failed too.",
@@ -73,6 +74,7 @@ class PlatformCollector(Collector):
         yield from _jobs(counts)
         yield _run_seconds(counts.runs)
         yield from _queues(counts)
+        yield _waiting(counts)
         yield from workers_seen(workers)
 
 
@@ -135,3 +137,14 @@ def _queues(counts: Counts) -> Iterator[Metric]:
         oldest.add_metric([queue.queue], queue.oldest_seconds or 0)
     yield depth
     yield oldest
+
+
+def _waiting(counts: Counts) -> Metric:
+    family = GaugeMetricFamily(
+        "lifecycle_jobs_waiting",
+        "Jobs that wait for the end of an outage, by the service that does not answer.",
+        labels=["service"],
+    )
+    for service, jobs in sorted(counts.waiting.items()):
+        family.add_metric([service], jobs)
+    return family

@@ -15,7 +15,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from shared.errors import ErrorInfo
-from shared.jobs import Job, JobKind, JobState, Progress
+from shared.jobs import Job, JobKind, JobState, Outage, Progress
 from shared.models import ModelVersion, StageChange
 
 
@@ -53,6 +53,7 @@ class JobView(BaseModel):
                         "unit": "bytes",
                         "message": "model.safetensors",
                     },
+                    "waiting_for": None,
                     "request": {
                         "model_source": "huggingface",
                         "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -89,6 +90,11 @@ class JobView(BaseModel):
     parent_id: str | None
     children: list[str]
     progress: Progress | None
+    waiting_for: Outage | None = Field(
+        None,
+        description="The service whose outage the job waits out, since when it has not answered, "
+        "and why; null otherwise. The job fails after `LEDGER_OUTAGE_BUDGET_SECONDS`.",
+    )
     request: dict[str, Any]
     #: The state in words.
     message: str
@@ -142,6 +148,7 @@ class JobView(BaseModel):
             parent_id=job.parent_id,
             children=list(job.children),
             progress=job.progress,
+            waiting_for=job.waiting_for,
             request=job.request,
             message=_message(job),
             result=job.result,
@@ -181,6 +188,10 @@ def _inference_fields(job: Job) -> dict[str, Any]:
 def _message(job: Job) -> str:
     if job.cancel_requested and not job.state.terminal:
         return "stopping, as asked"
+    if job.waiting_for is not None and not job.state.terminal:
+        outage = job.waiting_for
+        since = f"{outage.since:%H:%M:%S} UTC"
+        return f"waits for {outage.service}, away since {since}: {outage.reason}"
     if job.error is not None:
         again = "will be tried again: " if job.state is JobState.QUEUED else ""
         return f"{again}{job.error.detail}"

@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.answers import Event, Job, Progress, StoredFile, Version
+    from client.answers import Event, Job, Outage, Progress, StoredFile, Version
     from client.async_client import AsyncClient
     from client.errors import (
         BusyError,
@@ -41,6 +41,7 @@ __all__ = [
     "JobError",
     "JobFailedError",
     "NotFoundError",
+    "Outage",
     "ProblemError",
     "Progress",
     "Retries",
@@ -54,7 +55,7 @@ _MODULES = {
     "AsyncClient": "async_client",
     "Client": "sync_client",
     "Retries": "retries",
-    **dict.fromkeys(("Event", "Job", "Progress", "StoredFile", "Version"), "answers"),
+    **dict.fromkeys(("Event", "Job", "Outage", "Progress", "StoredFile", "Version"), "answers"),
 }
 
 

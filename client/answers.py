@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import ErrorInfo, FieldError
-from shared.jobs import JobKind, JobState, Progress
+from shared.jobs import JobKind, JobState, Outage, Progress
 
 __all__ = [
     "ErrorInfo",
@@ -15,6 +15,7 @@ __all__ = [
     "JobPage",
     "JobState",
     "Message",
+    "Outage",
     "Problem",
     "Progress",
     "Repository",
@@ -63,6 +64,8 @@ class Job(Answer):
     parent_id: str | None = None
     children: tuple[str, ...] = ()
     progress: Progress | None = None
+    #: The service whose outage the job waits out.
+    waiting_for: Outage | None = None
     request: dict[str, Any] = Field(default_factory=dict)
     #: The state in words.
     message: str = ""

@@ -228,9 +228,20 @@ class TransientError(LifecycleError):
 
 
 class UnavailableError(TransientError):
-    """A store or a service does not answer, or answers that it cannot."""
+    """A store or a service does not answer, or answers that it cannot.
+
+    One that names its ``service`` is an outage of one of the platform's own services: the job waits
+    for its end. One that does not is tried again a few times, like every error that may pass.
+    """
 
     code = "unavailable"
+
+    def __init__(
+        self, detail: str, *, field: str | None = None, code: str | None = None, service: str = ""
+    ) -> None:
+        super().__init__(detail, field=field, code=code)
+        #: What is away, in the words that users know it by: lakeFS, MLflow, hub.
+        self.service = service
 
 
 class HostLostError(UnavailableError):

@@ -159,7 +159,9 @@ def _gated(repo_id: str, endpoint: str) -> RequestError:
 
 
 def _unavailable(endpoint: str, why: str) -> UnavailableError:
-    return UnavailableError(f"The hub at {endpoint} fails: {why}", code="hub_unavailable")
+    return UnavailableError(
+        f"The hub at {endpoint} fails: {why}", code="hub_unavailable", service="hub"
+    )
 
 
 def _refused(error: HfHubHTTPError, repo_id: str, endpoint: str) -> LifecycleError:

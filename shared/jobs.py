@@ -53,6 +53,19 @@ class Progress(BaseModel):
     message: str = ""
 
 
+class Outage(BaseModel):
+    """A service that a job waits for, because it does not answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+    #: lakeFS, MLflow, hub, Ollama, Redis, object store or file store.
+    service: str
+    #: When the job first missed it, without having made progress since.
+    since: datetime
+    #: What went wrong last.
+    reason: str
+
+
 class Job(BaseModel):
     """A job as the ledger knows it at one moment."""
 
@@ -96,6 +109,8 @@ class Job(BaseModel):
     children: tuple[str, ...] = ()
     #: The child whose end it waits for, or that just let it go on.
     awaits: str | None = None
+    #: The service whose outage it waits out; None once it has made progress again or has ended.
+    waiting_for: Outage | None = None
     cancel_requested: bool = False
     #: Jobs before it in its queue, by priority and age; None unless it is queued. Where others
     #: submit too, its turn may come sooner.

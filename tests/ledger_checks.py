@@ -85,6 +85,7 @@ def check_counts(seen: Seen, model: LedgerModel, counts: Counts) -> None:
     assert begun - done == len(open_jobs)
     kept = counts.total(JobEvent.ACCEPTED) - counts.total(JobEvent.EXPIRED)
     assert kept == len(model.jobs)
+    assert counts.waiting.get("hub", 0) == sum(job.missed is not None for job in open_jobs)
     held = seen.hashes.get(("queued_by", ""), {})
     by_submitter = Counter(job.submitter for job in queued if job.submitter)
     assert {name: int(number) for name, number in held.items()} == by_submitter

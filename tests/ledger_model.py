@@ -37,6 +37,8 @@ class Entry:
     crashes: int = 0
     fence: int = 0
     cancel: bool = False
+    #: Since when it has missed a service.
+    missed: int | None = None
     hinted: bool = False
     #: Its lane while it is queued and available.
     lane: tuple[str, int, bool, str] | None = None
@@ -189,6 +191,24 @@ class LedgerModel:
         self._refill()
         return True
 
+    def postpone(self, job_id: str, fence: int, available: int) -> str:
+        """Return kept, lost or over; ``available`` is when the ledger lets it run again."""
+        job = self.jobs[job_id]
+        if not self.holds(job_id, fence):
+            return "kept" if job.fence == fence and job.state is JobState.QUEUED else "lost"
+        if job.cancel:
+            self._end(job, JobState.CANCELLED)
+            self._refill()
+            return "kept"
+        since = self.now if job.missed is None else job.missed
+        if self.now - since >= self._ms(self.settings.outage_budget_seconds):
+            return "over"
+        job.missed = since
+        job.attempts -= 1
+        self._enqueue(job, available)
+        self._refill()
+        return "kept"
+
     def lose(self, job_id: str, fence: int) -> bool:
         """Return whether the loss counts."""
         if not self.holds(job_id, fence):
@@ -249,7 +269,7 @@ class LedgerModel:
 
     def _end(self, job: Entry, state: JobState) -> None:
         self._leave_lane(job)
-        job.state = state
+        job.state, job.missed = state, None
         job.kept_until = self.now + self._ms(self.settings.retention_seconds)
         parent = self.jobs.get(job.parent or "")
         if parent is None or parent.state is not JobState.RUNNING or self.pending(parent):

@@ -157,11 +157,23 @@ class Runner:
             kept = ledger.requeue(job, counts=False)
         elif isinstance(error, CancelledError):
             kept = ledger.finish(job, JobState.CANCELLED)
+        elif isinstance(error, UnavailableError) and error.service:
+            kept = self._wait_out(job, error)
         elif error.retryable and job.attempts < job.max_attempts:
             kept = ledger.requeue(job, delay_seconds=self._backoff(job, error), error=error.info())
         else:
             kept = ledger.finish(job, JobState.FAILED, error=_final(error, job))
         return ledger.get(job.id).state.value if kept else "lost"
+
+    def _wait_out(self, job: Job, error: UnavailableError) -> bool:
+        """Give the job back until its service answers; fail it once the outage lasts too long."""
+        asked = error.retry_after_seconds or 0
+        waited = self._ledger.postpone(job, error.service, error.info(), asked)
+        if not waited.over:
+            return waited.kept
+        detail = f"{error.detail} ({error.service} was away for {_span(waited.seconds)})"
+        info = error.info().model_copy(update={"detail": detail})
+        return self._ledger.finish(job, JobState.FAILED, error=info)
 
     def _backoff(self, job: Job, error: LifecycleError) -> float:
         """Return the wait before the next attempt: doubling, with jitter of a half.
@@ -172,6 +184,10 @@ class Runner:
         bounded: float = min(longest, self._settings.backoff_max_seconds)
         jittered = bounded * random.uniform(0.5, 1)  # noqa: S311 - jitter
         return (error.retry_after_seconds or 0) + jittered
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def _final(error: LifecycleError, job: Job) -> ErrorInfo:

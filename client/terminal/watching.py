@@ -72,10 +72,14 @@ def watched(client: Client, terminal: Terminal, job: Job) -> Job:
 
 def _follow(client: Client, board: Board, job: Job) -> None:
     state, progress = job.state, job.progress
-    board.put(job.job_id, title_of(job, progress), state, progress)
+    missing = job.waiting_for.service if job.waiting_for else ""
+    board.put(job.job_id, title_of(job, progress, missing), state, progress)
     for event in client.jobs.events(job):
         state, progress = _after(event, state, progress)
-        board.put(job.job_id, title_of(job, progress), state, progress)
+        missing = _missing(event, missing)
+        # A job that waits for a service is queued, but for the instants in which it tries again.
+        shown = JobState.QUEUED if missing else state
+        board.put(job.job_id, title_of(job, progress, missing), shown, progress)
 
 
 def _after(
@@ -88,6 +92,16 @@ def _after(
     return state, progress
 
 
+def _missing(event: Event, before: str) -> str:
+    """Return the service that the job waits for after an event; empty if it does not."""
+    if event.name == "state":
+        waiting_for = event.data.get("waiting_for")
+        if waiting_for:
+            return str(waiting_for["service"])
+        return before if event.data["state"] == JobState.RUNNING else ""
+    return "" if event.name in {"progress", "token", "done"} else before
+
+
 def _family(client: Client, board: Board, job: Job) -> Job:
     """Show a job and its children."""
     while True:
@@ -96,6 +110,8 @@ def _family(client: Client, board: Board, job: Job) -> Job:
         board.put(job.job_id, title_of(job, job.progress), job.state, job.progress)
         for child in children:
             title = child.kind.value if job.kind is JobKind.IMPORT else title_of(child, None)
+            if child.waiting_for:
+                title = _waits_for(child.waiting_for.service)
             board.put(child.job_id, title, child.state, child.progress)
         if job.state.terminal:
             return job
@@ -113,6 +129,12 @@ def _children(client: Client, job: Job) -> list[Job]:
     return list(reversed(running.jobs))
 
 
-def title_of(job: Job, progress: Progress | None) -> str:
-    """Return what a row is about: what is worked on, else the model, else the kind."""
+def title_of(job: Job, progress: Progress | None, missing: str = "") -> str:
+    """Return what a row is about: the service that the job waits for, else what is worked on."""
+    if missing:
+        return _waits_for(missing)
     return (progress.message if progress else "") or job.model or job.kind.value
+
+
+def _waits_for(service: str) -> str:
+    return f"waits for {service}"

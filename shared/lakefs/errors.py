@@ -19,7 +19,9 @@ from shared.errors import (
 
 def unavailable(reason: object) -> UnavailableError:
     """Return the error of a store that does not answer, or cannot now."""
-    return UnavailableError(f"lakeFS is not available: {reason}", code="lakefs_unavailable")
+    return UnavailableError(
+        f"lakeFS is not available: {reason}", code="lakefs_unavailable", service="lakeFS"
+    )
 
 
 def from_status(status: int, body: str | bytes | None) -> LifecycleError:

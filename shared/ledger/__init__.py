@@ -11,7 +11,7 @@ from shared.ledger.counts import (
 )
 from shared.ledger.epoch import TransitionEpoch
 from shared.ledger.events import Event, EventReader
-from shared.ledger.ledger import Ledger, Reconciliation
+from shared.ledger.ledger import Ledger, Reconciliation, Waited
 from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
@@ -34,6 +34,7 @@ __all__ = [
     "Reconciliation",
     "RunTimes",
     "TransitionEpoch",
+    "Waited",
     "WorkerInfo",
     "connect",
     "redis_errors",

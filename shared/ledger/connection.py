@@ -51,9 +51,13 @@ def redis_errors() -> Iterator[None]:
             "Redis does not let us in: the password in REDIS_URL", code="redis_unavailable"
         ) from error
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise UnavailableError("Redis does not answer", code="redis_unavailable") from error
+        raise _away("Redis does not answer") from error
     except redis.ResponseError as error:
         known = isinstance(error, redis.ReadOnlyError | redis.OutOfMemoryError)
         if not known and not _REFUSALS.search(str(error)):
             raise
-        raise UnavailableError(f"Redis refuses: {error}", code="redis_unavailable") from error
+        raise _away(f"Redis refuses: {error}") from error
+
+
+def _away(detail: str) -> UnavailableError:
+    return UnavailableError(detail, code="redis_unavailable", service="Redis")

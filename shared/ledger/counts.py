@@ -1,7 +1,8 @@
 """What the ledger counts: what happened to jobs, how long runs took, what waits in each queue."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import accumulate
 from typing import Any
@@ -25,6 +26,8 @@ class JobEvent(StrEnum):
     REVIVED = "revived"
     #: An attempt failed in a way that may pass, and the job was queued again.
     RETRIED = "retried"
+    #: A service did not answer, and the job was queued again to wait for it.
+    POSTPONED = "postponed"
     #: A worker that shut down gave the job back.
     RETURNED = "returned"
     #: A worker was lost while it ran the job.
@@ -77,6 +80,8 @@ class Counts:
     queues: tuple[QueueDepth, ...]
     #: Of the requests of all jobs that have not ended, as JSON.
     request_bytes: int
+    #: How many jobs wait for the end of an outage, by the service that is away.
+    waiting: Mapping[str, int] = field(default_factory=dict)
 
     def total(self, event: JobEvent, kind: JobKind | None = None, queue: str | None = None) -> int:
         """Return how often something happened, to all jobs or to those of a kind or a queue."""
@@ -88,7 +93,11 @@ class Counts:
 
 
 def to_counts(
-    events: list[str], runs: list[str], queues: list[list[Any]], request_bytes: int
+    events: list[str],
+    runs: list[str],
+    queues: list[list[Any]],
+    request_bytes: int,
+    waiting: list[str],
 ) -> Counts:
     """Read what ``snapshot.lua`` returns."""
     return Counts(
@@ -99,6 +108,7 @@ def to_counts(
             for name, queued, age in sorted(queues)
         ),
         request_bytes=request_bytes,
+        waiting={name: int(count) for name, count in zip(*_pairs(waiting), strict=True)},
     )
 
 

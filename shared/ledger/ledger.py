@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import random
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -42,6 +43,18 @@ class Reconciliation:
     expired: int
     #: Ended jobs that were forgotten before their time, as Redis' memory was nearly full.
     crowded_out: int
+
+
+@dataclass(frozen=True)
+class Waited:
+    """What came of giving a job back because of an outage."""
+
+    #: It is queued again, or was cancelled meanwhile; else it is another worker's, or ``over``.
+    kept: bool
+    #: The outage has lasted for longer than a job may wait; nothing was changed.
+    over: bool
+    #: For how long the job has missed the service.
+    seconds: float
 
 
 class Ledger(JobReader):
@@ -194,6 +207,27 @@ class Ledger(JobReader):
                 int(counts),
             )
         )
+
+    def postpone(
+        self, job: Job, service: str, error: ErrorInfo, asked_seconds: float = 0
+    ) -> Waited:
+        """Give a running job back until a service that does not answer is there again.
+
+        The run does not count as an attempt. The next one comes after a wait that doubles from
+        about a second, on top of what the service asks for. Once the service has been away for
+        longer than the budget the job stays as it is, for the caller to fail.
+        """
+        outcome, milliseconds = self._run(
+            "postpone",
+            job.id,
+            job.fence,
+            service,
+            error.detail,
+            error.model_dump_json(),
+            round(asked_seconds * 1000),
+            random.uniform(0.5, 1),  # noqa: S311 - jitter
+        )
+        return Waited(str(outcome) == "postponed", str(outcome) == "over", milliseconds / 1000)
 
     def delegate(self, job: Job, child: NewJob | Job) -> bool:
         """Leave a running job until a child ends, a new one or one that it has.

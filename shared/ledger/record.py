@@ -9,7 +9,7 @@ from typing import Any
 import uuid_utils
 
 from shared.errors import ErrorInfo
-from shared.jobs import Job, JobKind, JobState, Progress
+from shared.jobs import Job, JobKind, JobState, Outage, Progress
 
 
 def new_id() -> str:
@@ -76,6 +76,17 @@ def _json(value: str | None) -> Any:
     return json.loads(value) if value else None
 
 
+def _outage(value: str | None) -> Outage | None:
+    if not value:
+        return None
+    fields = json.loads(value)
+    return Outage(
+        service=fields["service"],
+        since=datetime.fromtimestamp(fields["since"] / 1000, UTC),
+        reason=fields["reason"],
+    )
+
+
 def to_job(
     record: Mapping[str, str], children: tuple[str, ...] = (), position: int | None = None
 ) -> Job:
@@ -107,6 +118,7 @@ def to_job(
         parent_id=record.get("parent_id") or None,
         children=children,
         awaits=record.get("awaits") or None,
+        waiting_for=_outage(record.get("waiting_for")),
         cancel_requested=record.get("cancel_requested") == "1",
         position=position,
     )

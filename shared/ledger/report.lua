@@ -23,6 +23,7 @@ end
 emit(id, event, data)
 if event == 'progress' then
   write(id, 'progress', data)
+  end_outage_after(id, data)
   if parts and read(parent, 'awaits') == id then
     local progress = sum()
     write(parent, 'progress', progress)

@@ -30,7 +30,9 @@ SPARED_SECONDS = 60
 #: A queued job that is not hinted, and a parent, are looked at this often, should all else fail.
 PARKED_SECONDS = 600
 #: What every operation may use, in the order in which it builds on itself.
-_PARTS = ("prelude", "counting", "admission", "lanes", "transitions", "batches")
+_PARTS = ("prelude", "counting", "outages", "admission", "lanes", "transitions", "batches")
+#: A job tries again so soon after it first met an outage; the wait doubles with each further try.
+OUTAGE_BACKOFF_SECONDS = 1.0
 #: A Redis whose memory is full refuses what adds to it. All else goes on and makes room: it asks
 #: for memory only before a script's first write, and this one frees some.
 _REFUSED_WHEN_FULL = {"accept", "revive"}
@@ -89,6 +91,9 @@ def _constants(settings: LedgerSettings) -> str:
         "backoff": settings.backoff_seconds,
         "retention": settings.retention_seconds,
         "grace": DEADLINE_GRACE_SECONDS,
+        "outage_budget": settings.outage_budget_seconds,
+        "outage_backoff": OUTAGE_BACKOFF_SECONDS,
+        "outage_backoff_max": settings.outage_backoff_max_seconds,
         "spared": SPARED_SECONDS,
     }
     constants = {name: str(round(seconds * 1000)) for name, seconds in milliseconds.items()}

@@ -1,5 +1,5 @@
 -- All that counts.py shows, at one moment.
--- Returns {events, runs, queues, request bytes}; of a queue {name, jobs queued, milliseconds since the oldest came}.
+-- Returns {events, runs, queues, request bytes, jobs that wait by service}; of a queue {name, jobs queued, milliseconds since the oldest came}.
 local queues = {}
 for _, name in ipairs(redis.call('SMEMBERS', key('queues'))) do
   local ready, oldest = key('ready', name), now + 1
@@ -13,4 +13,5 @@ for _, name in ipairs(redis.call('SMEMBERS', key('queues'))) do
   table.insert(queues, {name, redis.call('ZCARD', ready), now - oldest})
 end
 local bytes = tonumber(redis.call('GET', key('request_bytes')) or 0)
-return {redis.call('HGETALL', key('counts')), redis.call('HGETALL', key('runs')), queues, bytes}
+return {redis.call('HGETALL', key('counts')), redis.call('HGETALL', key('runs')), queues, bytes,
+  redis.call('HGETALL', key('outages'))}

@@ -42,7 +42,12 @@ local function move(id, to)
   if event then count(event, kind, queue) end
   if from == 'running' then end_run(id) end
   write(id, 'state', to)
-  emit(id, 'state', cjson.encode({state = to, attempt = tonumber(attempts)}))
+  local outage = to == 'queued' and outage_of(id)
+  emit(id, 'state', cjson.encode({
+    state = to,
+    attempt = tonumber(attempts),
+    waiting_for = outage and {service = outage.service, reason = outage.reason} or nil,
+  }))
 end
 
 local function enqueue(id, available)
@@ -56,6 +61,7 @@ local settle
 -- The only place where a job ends. `result` and `error` are JSON or ''.
 local function finish(id, state, result, error)
   write(id, 'finished_at', now, 'lease_until', '', 'result', result, 'error', error)
+  end_outage(id)
   move(id, state)
   due(id, now + retention)
   emit(id, 'done', cjson.encode({state = state}))
@@ -131,6 +137,7 @@ end
 -- one that it awaits. The end of the last, or of that one, moves it on.
 local function wait(id, awaits)
   end_run(id)
+  end_outage(id)
   write(id, 'awaits', awaits, 'lease_until', '', 'owner', '')
   due(id, now + parked)
 end

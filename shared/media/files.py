@@ -207,5 +207,7 @@ def _storage_errors() -> Iterator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise InsufficientDiskError("the storage of files is full") from error
         raise UnavailableError(
-            "the storage of files cannot be used now", code="files_unavailable"
+            "the storage of files cannot be used now",
+            code="files_unavailable",
+            service="file store",
         ) from error

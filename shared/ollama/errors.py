@@ -36,8 +36,17 @@ _NO_SUCH_ROUTE = "page not found"
 
 
 def unavailable(host: str, why: str) -> UnavailableError:
-    """Return the error of a server that does not answer, or cannot now."""
+    """Return the error of a server that answered, but failed at this request.
+
+    The request itself may be the reason, for instance where it takes down the process that runs
+    the model. So a job sends it a few times more, and not until an outage is over.
+    """
     return UnavailableError(f"Ollama at {host} {why}", code="ollama_unavailable")
+
+
+def _away(host: str, why: str) -> UnavailableError:
+    """Return the error of a server that does not answer."""
+    return UnavailableError(f"Ollama at {host} {why}", code="ollama_unavailable", service="Ollama")
 
 
 def missing(host: str, name: str) -> NotFoundError:
@@ -57,14 +66,14 @@ def translated(host: str, name: str | None = None) -> Iterator[None]:
     except ollama.ResponseError as error:
         raise _answered(host, name, error.status_code, error.error) from error
     except (ConnectionError, httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise unavailable(
+        raise _away(
             host,
             "does not answer. Start it with `ollama serve`, or set OLLAMA_HOST to where it runs",
         ) from error
     except httpx.TimeoutException as error:
-        raise unavailable(host, "accepted the request and did not answer in time") from error
+        raise _away(host, "accepted the request and did not answer in time") from error
     except httpx.HTTPError as error:
-        raise unavailable(host, f"broke off: {type(error).__name__}: {error}") from error
+        raise _away(host, f"broke off: {type(error).__name__}: {error}") from error
     # The client reads whatever it gets as the JSON that it expects.
     except (ValueError, TypeError, AttributeError) as error:
         raise unavailable(host, f"gave an answer that is not Ollama's: {error}") from error
@@ -87,6 +96,8 @@ def _answered(host: str, name: str | None, status: int, words: str) -> Lifecycle
 def _refused(host: str, status: int, words: str) -> LifecycleError:
     if status in {401, 403}:
         return DeniedError(f"Ollama at {host} refuses: {words}", code="ollama_unauthorized")
-    if status in {_IN_STREAM, 408, 429, 499} or status >= 500:
+    if status in {408, 429, 502, 503, 504}:
+        return _away(host, f"cannot answer now: {words}")
+    if status in {_IN_STREAM, 499} or status >= 500:
         return unavailable(host, f"fails: {words}")
     return RequestError(f"Ollama at {host} refuses: {words}", code="ollama_refused")

@@ -99,7 +99,9 @@ def _translation(error: "MlflowException") -> LifecycleError:
         # Where the network failed, MLflow's message has the address, perhaps with a password.
         cause = error.__context__
         reason = type(cause).__name__ if cause and not foreign else str(error.message)
-        return UnavailableError(f"MLflow is not available: {reason}", code=_UNAVAILABLE)
+        return UnavailableError(
+            f"MLflow is not available: {reason}", code=_UNAVAILABLE, service="MLflow"
+        )
     if code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
         return NotFoundError(detail)
     if code in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "RESOURCE_CONFLICT"}:

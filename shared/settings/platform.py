@@ -52,6 +52,15 @@ class LedgerSettings(Group):
         2.0, gt=0, description="Wait before the second run; doubles with each further one."
     )
     backoff_max_seconds: float = Field(300.0, gt=0, description="The longest such wait.")
+    outage_budget_seconds: float = Field(
+        900.0,
+        ge=0,
+        description="How long a job waits for lakeFS, its object store, MLflow, the hub, Ollama or "
+        "Redis while one of them does not answer; then it fails. Progress starts the time anew.",
+    )
+    outage_backoff_max_seconds: float = Field(
+        20.0, gt=0, description="The longest wait between two tries during an outage."
+    )
     max_seconds: float = Field(
         86400.0, gt=0, description="A job that runs for longer fails as `deadline_exceeded`."
     )

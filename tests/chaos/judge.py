@@ -13,10 +13,6 @@ Json = dict[str, Any]
 
 #: Which place's failure an error speaks of.
 _PLACES: Mapping[str, tuple[str, ...]] = {
-    "hub_unavailable": ("hub",),
-    "lakefs_unavailable": ("lakefs",),
-    "mlflow_unavailable": ("mlflow",),
-    "redis_unavailable": ("redis", "broker"),
     "insufficient_disk": ("staging", "snapshots"),
     "smoke_test_failed": ("lakefs", "mlflow", "snapshots"),
 }
@@ -35,8 +31,8 @@ class Judge:
     def excuse(self, job: Json, since: float) -> str | None:
         """Return why a good job may have failed in this life; None if it may not.
 
-        A store or the hub failed, and the job has used its attempts; the disk was full; or the
-        injector has hit the job's workers as often as a job may lose them.
+        The disk was full, or the injector has hit the job's workers as often as a job may lose
+        them. A service that was away is no excuse: a job waits for longer than any fault lasts.
         """
         error = job["error"] or {}
         code, now = str(error.get("code")), time.time()
@@ -45,10 +41,6 @@ class Judge:
         if code == "crashed":
             struck = self._incidents.struck[job["job_id"]]
             return code if struck >= self._max_crashes else None
-        # An import ends by the error of its step, which has used its own attempts.
-        spent = job["kind"] == "import" or job["attempt"] >= job["max_attempts"]
-        if error.get("retryable") and not spent:
-            return None
         places = _PLACES.get(code, ())
         return code if any(self._incidents.hit(each, since, now) for each in places) else None
 

@@ -290,14 +290,27 @@ def test_wrong_digest_fails_and_leaves_nothing(
     assert again.status_code == 200, "fetched again once, and then it was right"
 
 
-def test_hub_that_is_down_is_tried_again_and_then_told(platform: Platform, hub: HubProcess) -> None:
+def test_download_waits_for_a_hub_that_is_down(
+    platform: Platform, hub: HubProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    publish(hub.root, "tests/away", tmp_path)
     hub.set_faults(Fault(kind=FaultKind.STATUS, path="*", status=503))
     components = platform.http.get("/models/health").json()["components"]
     assert components["hub"]["status"] == "down"
-    response = platform.http.post("/models/download?wait=60", json={"model_name": "tests/away"})
-    status, code, detail = problem(response)
-    assert (status, code) == (503, "hub_unavailable")
-    assert "after 3 attempts" in detail
+    job = platform.http.post("/models/download", json={"model_name": "tests/away"}).json()
+
+    def look() -> dict[str, Any]:
+        return platform.http.get(f"/jobs/{job['job_id']}").json()  # type: ignore[no-any-return]
+
+    wait_until(lambda: look()["waiting_for"], what="the job waits for the hub")
+    waiting = look()
+    assert waiting["waiting_for"]["service"] == "hub"
+    assert waiting["message"].startswith("waits for hub, away since")
+    hub.set_faults()
+    wait_until(lambda: look()["state"] == "succeeded", what="the job goes on")
+    ended = look()
+    assert (ended["attempt"], ended["waiting_for"]) == (1, None)
 
 
 def test_batch_fails_for_the_one_item_that_does(platform: Platform) -> None:

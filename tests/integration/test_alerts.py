@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from shared.errors import ErrorInfo
 from shared.jobs import JobState
 from shared.ledger import Ledger, Presence, WorkerInfo, connect
 from shared.settings import LedgerSettings, RedisSettings, Settings
@@ -40,6 +41,10 @@ def series(redis_settings: RedisSettings) -> dict[str, set[str]]:
         job = ledger.claim(submitted["job_id"], "cpu@a")
         assert job is not None
         ledger.finish(job, JobState.SUCCEEDED)
+        missed = client.post("/models/download", json={"model_name": "org/other"}).json()
+        job = ledger.claim(missed["job_id"], "cpu@a")
+        assert job is not None
+        ledger.postpone(job, "hub", ErrorInfo(code="hub_unavailable", detail="away"))
         client.get("/jobs").raise_for_status()
         text = client.get("/metrics").text
     redis.close()

@@ -41,6 +41,7 @@ SETTINGS = {
     "backoff_seconds": 2,
     "retention_seconds": 20,
     "max_crashes": 3,
+    "outage_budget_seconds": 10,
     "quarantine_crashes": 2,
     "window": 2,
     "max_queued": 10,
@@ -189,6 +190,15 @@ class LedgerMachine(RuleBasedStateMachine):
         if job.id in self.model.jobs:
             back = self.ledger.requeue(job, delay_seconds=delay, counts=counts)
             assert back == self.model.requeue(job.id, job.fence, delay * 1000, counts=counts)
+
+    @rule(job=claims)
+    def postpone(self, job: Job) -> None:
+        if job.id not in self.model.jobs:
+            return
+        waited = self.ledger.postpone(job, "hub", FAILURE)
+        available = round(self.ledger.get(job.id).available_at.timestamp() * 1000)
+        outcome = "kept" if waited.kept else "over" if waited.over else "lost"
+        assert outcome == self.model.postpone(job.id, job.fence, available)
 
     @rule(job=claims)
     def lose(self, job: Job) -> None:

@@ -111,7 +111,7 @@ def test_error_of_the_request_fails_at_once(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (UnavailableError("hub down", code="hub_unavailable"), "hub_unavailable"),
+        (UnavailableError("no answer", code="media_url_unavailable"), "media_url_unavailable"),
         (OutOfMemoryError("full"), "out_of_memory"),
         (MemoryError(), "out_of_memory"),
     ],
@@ -137,7 +137,7 @@ def test_error_that_may_pass_is_tried_again_then_fails(
 
 
 def test_the_next_attempt_waits_for_as_long_as_the_error_asks(bench: Bench) -> None:
-    limited = UnavailableError("hub busy", code="hub_unavailable")
+    limited = UnavailableError("hub busy", code="hub_unavailable", service="hub")
     limited.retry_after_seconds = 120
     job = bench.run(raising(limited))
     assert job.state is JobState.QUEUED

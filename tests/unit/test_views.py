@@ -7,11 +7,13 @@ import pytest
 
 from api.views import JobView
 from shared.errors import ErrorInfo
-from shared.jobs import Job, JobKind, JobState, Progress
+from shared.jobs import Job, JobKind, JobState, Outage, Progress
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 PROGRESS = Progress(completed=1, total=2, unit="bytes", message="model.safetensors")
 ERROR = ErrorInfo(code="hub_unavailable", detail="the hub does not answer")
+
+OUTAGE = Outage(service="hub", since=NOW, reason="the hub does not answer")
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,11 @@ ERROR = ErrorInfo(code="hub_unavailable", detail="the hub does not answer")
     [
         (JobState.QUEUED, {}, "queued"),
         (JobState.QUEUED, {"error": ERROR}, "will be tried again: the hub does not answer"),
+        (
+            JobState.QUEUED,
+            {"error": ERROR, "waiting_for": OUTAGE},
+            "waits for hub, away since 00:00:00 UTC: the hub does not answer",
+        ),
         (JobState.RUNNING, {}, "running"),
         (JobState.RUNNING, {"progress": PROGRESS}, "running: model.safetensors"),
         (JobState.RUNNING, {"cancel_requested": True}, "stopping, as asked"),

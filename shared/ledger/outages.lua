@@ -1,0 +1,56 @@
+-- A job whose service does not answer waits for it: `waiting_for` is the service, since when it was missed,
+-- the last reason, how many tries there were, and how far the job was. A job that awaits such a child
+-- shows the same, as a copy, which is not counted.
+local function outage_of(id)
+  local text = read(id, 'waiting_for')
+  return text and text ~= '' and cjson.decode(text) or nil
+end
+
+local function count_waiting(service, by)
+  if redis.call('HINCRBY', key('outages'), service, by) == 0 then
+    redis.call('HDEL', key('outages'), service)
+  end
+end
+
+local function awaiting_parent(id)
+  local parent = read(id, 'parent_id')
+  if not parent or parent == '' then return nil end
+  local state, awaits = read(parent, 'state', 'awaits')
+  return state == 'running' and awaits == id and parent or nil
+end
+
+local function end_outage(id)
+  local outage = outage_of(id)
+  if not outage then return end
+  write(id, 'waiting_for', '')
+  if not outage.copy then count_waiting(outage.service, -1) end
+  local parent = awaiting_parent(id)
+  if parent then write(parent, 'waiting_for', '') end
+end
+
+local function set_outage(id, outage)
+  local before = outage_of(id)
+  if before then count_waiting(before.service, -1) end
+  count_waiting(outage.service, 1)
+  write(id, 'waiting_for', cjson.encode(outage))
+  local parent = awaiting_parent(id)
+  if parent then
+    outage.copy = true
+    write(parent, 'waiting_for', cjson.encode(outage))
+  end
+end
+
+-- How far a job is: what it counts, and how many of them.
+local function position(progress)
+  if not progress or progress == '' then return '', 0 end
+  local decoded = cjson.decode(progress)
+  return decoded.unit, decoded.completed
+end
+
+-- A job that got further than it was when its service went away does not wait any more.
+local function end_outage_after(id, progress)
+  local outage = outage_of(id)
+  if not outage then return end
+  local unit, completed = position(progress)
+  if unit ~= outage.unit or completed > outage.completed then end_outage(id) end
+end
