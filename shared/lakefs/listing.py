@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -30,7 +31,7 @@ def pages(http: httpx.Client, path: str, options: Mapping[str, str]) -> Iterator
 
 
 class RepositoryListing:
-    """Asks lakeFS which repositories there are."""
+    """Asks lakeFS which repositories and branches there are."""
 
     def __init__(self, settings: LakeFSSettings) -> None:
         self._http = connect(settings)
@@ -42,6 +43,12 @@ class RepositoryListing:
     def repositories(self) -> list[Repository]:
         """Return all repositories."""
         return [_repository(entry) for entry in pages(self._http, "/repositories", {})]
+
+    def branches(self, repo: str, prefix: str) -> dict[str, str]:
+        """Return the commit at the head of each branch whose name begins with a prefix."""
+        path = f"/repositories/{quote(repo, safe='')}/branches"
+        found = pages(self._http, path, {"prefix": prefix})
+        return {str(entry["id"]): str(entry["commit_id"]) for entry in found}
 
     def ping(self) -> None:
         """Raise ``UnavailableError`` if lakeFS does not answer, or not to these credentials."""

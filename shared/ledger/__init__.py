@@ -1,5 +1,14 @@
 """The ledger: the truth about every job, in Redis."""
 
+from shared.ledger.branches import (
+    BranchFailure,
+    BranchRecords,
+    JobBranch,
+    OwnedBranch,
+    OwnedBranches,
+    UnrecordedBranches,
+    VersionBranch,
+)
 from shared.ledger.connection import connect, redis_errors
 from shared.ledger.counts import (
     RUN_SECONDS_BOUNDS,
@@ -19,14 +28,19 @@ from shared.ledger.scripts import Hint
 
 __all__ = [
     "RUN_SECONDS_BOUNDS",
+    "BranchFailure",
+    "BranchRecords",
     "Counts",
     "Event",
     "EventCount",
     "EventReader",
     "Hint",
+    "JobBranch",
     "JobEvent",
     "Ledger",
     "NewJob",
+    "OwnedBranch",
+    "OwnedBranches",
     "Placed",
     "Placement",
     "Presence",
@@ -34,6 +48,8 @@ __all__ = [
     "Reconciliation",
     "RunTimes",
     "TransitionEpoch",
+    "UnrecordedBranches",
+    "VersionBranch",
     "Waited",
     "WorkerInfo",
     "connect",

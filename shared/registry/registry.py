@@ -14,7 +14,7 @@ from shared.registry.queries import Queries
 from shared.registry.resolutions import Epoch, LocalEpoch, Resolutions
 from shared.registry.stages import SERVABLE
 from shared.registry.transitions import Transitions
-from shared.registry.versions import model_version
+from shared.registry.versions import location_of, model_version
 from shared.settings import MLflowSettings
 
 if TYPE_CHECKING:
@@ -130,6 +130,21 @@ class ModelRegistry:
         aliases = self._queries.aliases(name)
         found = [_view(each, aliases) for each in self._queries.versions(name=name)]
         return [each for each in found if each and (all_version or each.stage in SERVABLE)]
+
+    def locations(self) -> dict[tuple[str, str], LakeFSLocation]:
+        """Return where the files of each version are, by the model's name and the version.
+
+        Versions that other clients registered are included; those without files in lakeFS are not.
+        """
+        versions = self._queries.versions()
+        found = {(each.name, str(each.version)): location_of(each) for each in versions}
+        return {version: location for version, location in found.items() if location}
+
+    def location(self, name: str, version: str) -> LakeFSLocation | None:
+        """Return where a version's files are; None without files in lakeFS or without a version."""
+        with suppress(NotFoundError):
+            return location_of(self._queries.version(name, version))
+        return None
 
     def stats(self, *, show_all: bool = False) -> dict[str, int | dict[str, int]]:
         """Return how many models and versions there are, and versions by stage, task and engine."""

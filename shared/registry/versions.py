@@ -34,7 +34,7 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
         stage=stage_of(version),
         task=task,
         engine=engine,
-        location=_location(version.source, tags.get("lakefs_manifest", "")),
+        location=location_of(version),
         description=version.description or "",
         created_at_ms=version.creation_timestamp or 0,
         updated_at_ms=version.last_updated_timestamp or 0,
@@ -44,8 +44,10 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
     )
 
 
-def _location(source: str | None, manifest: str) -> LakeFSLocation | None:
+def location_of(version: "MLflowVersion") -> LakeFSLocation | None:
+    """Return where a version's files are; None if they are not in lakeFS."""
+    manifest = version.tags.get("lakefs_manifest", "")
     try:
-        return replace(LakeFSLocation.parse(source or ""), manifest=manifest)
+        return replace(LakeFSLocation.parse(version.source or ""), manifest=manifest)
     except InvalidInputError:
         return None

@@ -168,3 +168,14 @@ class WorkerSettings(Group):
         description="When an upload has waited for this long for the one host that has its files, "
         "while no worker is alive there, another host downloads them again and uploads them.",
     )
+    branch_sweep_seconds: float = Field(
+        30.0,
+        gt=0,
+        description="How often a CPU worker deletes the branches in lakeFS that jobs left behind.",
+    )
+    version_branches_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="How often one CPU worker compares the branches that hold the commits of "
+        "registered versions with the versions in MLflow.",
+    )
