@@ -21,6 +21,7 @@ from shared.logs import configure_logs
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from workers.app import Status, Worker
+from workers.branch_sweeper import BranchSweeper
 from workers.context import JobContext
 from workers.runner import Work
 
@@ -40,6 +41,12 @@ class MisbehavingWorker(Worker):
             return {"pid": os.getpid(), "did": ACTS[context.job.request["act"]](context)}
 
         return {JobKind.DOWNLOAD: work}, dict
+
+    def _build_sweepers(
+        self,
+        registry: ModelRegistry,  # noqa: ARG002
+    ) -> tuple[BranchSweeper, ...]:
+        return ()
 
 
 def _obey(context: JobContext) -> None:

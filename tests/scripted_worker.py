@@ -41,5 +41,8 @@ def work(context: JobContext) -> dict[str, Any]:
 
 if __name__ == "__main__":
     works = ({JobKind.DOWNLOAD: work}, dict)
-    with mock.patch.object(Worker, "_build_works", return_value=works):
+    with (
+        mock.patch.object(Worker, "_build_works", return_value=works),
+        mock.patch.object(Worker, "_build_sweepers", return_value=()),
+    ):
         workers.main()

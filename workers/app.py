@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from celery import Celery, signals
@@ -10,7 +10,15 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from shared.jobs import JobKind
-from shared.ledger import Ledger, Placement, Presence, TransitionEpoch, WorkerInfo, connect
+from shared.ledger import (
+    Ledger,
+    OwnedBranches,
+    Placement,
+    Presence,
+    TransitionEpoch,
+    WorkerInfo,
+    connect,
+)
 from shared.logs import configure_logs
 from shared.queue import (
     CELERY_TASKS,
@@ -34,10 +42,20 @@ from workers.reconciler import Reconciler
 from workers.runner import JobFailedError, Runner, Work
 from workers.watchdog import Watchdog, put_off_end
 
+if TYPE_CHECKING:
+    from workers.branch_sweeper import BranchSweeper
+
 log = structlog.get_logger()
 
 #: What a worker says of itself, beside its jobs in flight.
 Status = Callable[[], dict[str, Any]]
+
+
+class _Background(Protocol):
+    """What a worker does in a thread of its own."""
+
+    def run(self) -> None:
+        """Go on until the worker ends."""
 
 
 class Worker:
@@ -55,7 +73,9 @@ class Worker:
         self._presence = Presence(client, settings.ledger)
         registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
         placement = Placement(client, settings.ledger)
+        self._branches = OwnedBranches(client, settings.ledger)
         self._works, self._status = self._build_works(registry, placement)
+        self._sweepers = self._build_sweepers(registry)
         self._heartbeat = Heartbeat(
             ledger,
             settings.ledger.heartbeat_seconds,
@@ -144,11 +164,20 @@ class Worker:
             return inference_works(self.settings, registry)
         from workers.lifecycle.works import lifecycle_works  # noqa: PLC0415
 
-        return lifecycle_works(self.settings, self._ledger, registry, placement), dict
+        works = lifecycle_works(self.settings, self._ledger, registry, placement, self._branches)
+        return works, dict
+
+    def _build_sweepers(self, registry: ModelRegistry) -> "tuple[BranchSweeper, ...]":
+        if self.kind == "gpu":
+            return ()
+        from workers.lifecycle.works import branch_sweeper  # noqa: PLC0415
+
+        return (branch_sweeper(self.settings, self._ledger, registry, self._branches),)
 
     def _start(self, consumer: object) -> None:
         self._hearing.attach(consumer)
-        for part in (self._heartbeat, self._reconciler, self._watchdog):
+        parts: list[_Background] = [self._heartbeat, self._reconciler, self._watchdog]
+        for part in (*parts, *self._sweepers):
             threading.Thread(target=part.run, name=type(part).__name__, daemon=True).start()
         log.info("worker ready", name=self.name, queues=self.queues)
 

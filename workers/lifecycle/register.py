@@ -1,6 +1,7 @@
 """Makes a model in a lakeFS commit a version of a registered model."""
 
 import json
+from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -19,13 +20,28 @@ from workers.lifecycle.weights import StoredWeights
 CONFIG = "config.json"
 MAX_CONFIG_BYTES = 10_000_000
 
+#: Takes a version's name, number and location; returns why lakeFS refuses to hold it, if it does.
+Hold = Callable[[str, str, LakeFSLocation], str | None]
+_NOT_HELD = (
+    "No branch holds the version's commit: lakeFS' garbage collection may delete its files. "
+    "It is tried again; reason: {reason}"
+)
+
+
+def _hold_nothing(*_: object) -> None:
+    """Leave the commit to lakeFS: for scripts and tests without Redis."""
+
 
 class Register:
     """The work of a registration job; done again it finds the version that it made before."""
 
-    def __init__(self, registry: ModelRegistry, store: LakeFSStore) -> None:
+    def __init__(
+        self, registry: ModelRegistry, store: LakeFSStore, hold: Hold = _hold_nothing
+    ) -> None:
+        """Take what keeps the commit of a version from lakeFS' garbage collection."""
         self._registry = registry
         self._store = store
+        self._hold = hold
 
     def __call__(self, context: JobContext) -> dict[str, Any]:
         """Return name, version, stage and tags of the job's version."""
@@ -51,6 +67,7 @@ class Register:
             request.version_description,
             context.job.id,
         )
+        not_held = self._hold(version.name, version.version, location)
         if request.stage is not None:
             version = self._registry.set_stage(
                 version.name,
@@ -64,6 +81,7 @@ class Register:
             "version": version.version,
             "stage": version.stage,
             "tags": version.tags,
+            **({"notes": [_NOT_HELD.format(reason=not_held)]} if not_held else {}),
         }
 
     def _locate(

@@ -20,6 +20,7 @@ reports holds exactly the staged model, and the target does not stay at a mixtur
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,7 @@ from shared.errors import (
 from shared.jobs import Job
 from shared.lakefs.store import LakeFSStore
 from shared.lakefs.types import Commit
+from shared.ledger import BranchRecords, JobBranch, UnrecordedBranches
 from shared.requests import UploadRequest
 from shared.settings import LakeFSSettings
 from shared.staged_models import StagedModel
@@ -78,10 +80,15 @@ class Upload:
         staging: StagingArea,
         settings: LakeFSSettings,
         restage: Callable[[JobContext, UploadRequest], None] | None = None,
+        branches: BranchRecords | None = None,
     ) -> None:
-        """``restage`` brings a model that a lost host had staged to this host's staging area."""
+        """``restage`` brings a model that a lost host had staged to this host's staging area.
+
+        ``branches`` records the branches that jobs make, so that none is left behind.
+        """
         self._store = store
         self._restage = restage
+        self._branches = branches or UnrecordedBranches()
         self._staging = staging
         self._concurrent_files = settings.concurrent_files
 
@@ -95,6 +102,8 @@ class Upload:
         except LifecycleError as error:
             if not _may_run_again(context.job, error):
                 self._clean(context.job, request)
+            elif isinstance(error, LeaseLostError):
+                self._record_again(context.job, request)
             raise
         self._clean(context.job, request)
         return result
@@ -128,6 +137,7 @@ class Upload:
             counts = _counts(earlier) if earlier else directory.compare(request.branch, context)
             work = _Publication(context.job, request, model, directory, counts)
             repo, target, own = work.place
+            self._branches.record(_recorded(work.job, request))
             self._store.ensure_branch(repo, own, source=target)
             self._prepare(context, work)
             # A cancellation between the merge and its check would leave a mixture on the target.
@@ -216,13 +226,23 @@ class Upload:
         """Delete the job's branch; if that fails the job has ended all the same."""
         try:
             self._store.delete_branch(request.repo_name, own_branch(job))
+            self._branches.forget(_recorded(job, request))
         except LifecycleError as error:
             log.warning("job's branch not deleted", branch=own_branch(job), reason=error.detail)
+
+    def _record_again(self, job: Job, request: UploadRequest) -> None:
+        """Record the job's branch: this run may have made it after the run that ended the job."""
+        with suppress(UnavailableError):
+            self._branches.record(_recorded(job, request))
 
 
 def own_branch(job: Job) -> str:
     """Return the name of the branch that only this job writes to."""
     return f"job-{job.id}"
+
+
+def _recorded(job: Job, request: UploadRequest) -> JobBranch:
+    return JobBranch(repo=request.repo_name, name=own_branch(job), job_id=job.id)
 
 
 def _may_run_again(job: Job, error: LifecycleError) -> bool:

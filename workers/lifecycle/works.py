@@ -4,13 +4,16 @@ from typing import Any
 
 from shared.hub import Hub
 from shared.jobs import JobKind
+from shared.lakefs.connection import CONNECT_SECONDS
+from shared.lakefs.listing import RepositoryListing
 from shared.lakefs.store import LakeFSStore
-from shared.ledger import Ledger, Placement
+from shared.ledger import Ledger, OwnedBranches, Placement
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
 from shared.requests import DownloadRequest
 from shared.settings import Settings
 from shared.staging import StagingArea
+from workers.branch_sweeper import BranchSweeper
 from workers.context import JobContext
 from workers.lifecycle.download import Download
 from workers.lifecycle.import_job import Import
@@ -19,11 +22,16 @@ from workers.lifecycle.ollama import OllamaPull, RegisterOllama
 from workers.lifecycle.register import Register
 from workers.lifecycle.restaging import Restaging
 from workers.lifecycle.upload import Upload
+from workers.lifecycle.version_branches import VersionBranches
 from workers.runner import Work
 
 
 def lifecycle_works(
-    settings: Settings, ledger: Ledger, registry: ModelRegistry, placement: Placement
+    settings: Settings,
+    ledger: Ledger,
+    registry: ModelRegistry,
+    placement: Placement,
+    branches: OwnedBranches,
 ) -> dict[JobKind, Work]:
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage)
@@ -32,7 +40,9 @@ def lifecycle_works(
     from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
     restaging = Restaging(from_hub, placement, settings.storage.host_id)
     steps = Steps(placement, settings.inference.max_seconds)
-    of_lakefs, of_ollama = Register(registry, store), RegisterOllama(registry, ollama)
+    versions = VersionBranches(store, RepositoryListing(settings.lakefs), registry, branches)
+    of_lakefs = Register(registry, store, versions.hold)
+    of_ollama = RegisterOllama(registry, ollama)
 
     def download(context: JobContext) -> dict[str, Any]:
         if context.job.request["model_source"] == "ollama":
@@ -44,7 +54,18 @@ def lifecycle_works(
 
     return {
         JobKind.DOWNLOAD: download,
-        JobKind.UPLOAD: Upload(store, staging, settings.lakefs, restaging),
+        JobKind.UPLOAD: Upload(store, staging, settings.lakefs, restaging, branches),
         JobKind.REGISTER: register,
         JobKind.IMPORT: Import(ledger, steps, registry),
     }
+
+
+def branch_sweeper(
+    settings: Settings, ledger: Ledger, registry: ModelRegistry, branches: OwnedBranches
+) -> BranchSweeper:
+    """Build what deletes the branches that jobs and versions leave behind."""
+    store = LakeFSStore(settings.lakefs)
+    versions = VersionBranches(store, RepositoryListing(settings.lakefs), registry, branches)
+    # A call is repeated once where the connection broke.
+    longest_call = 2 * (CONNECT_SECONDS + settings.lakefs.timeout_seconds)
+    return BranchSweeper(ledger, branches, store, versions, settings.worker, longest_call)
