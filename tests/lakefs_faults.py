@@ -35,7 +35,8 @@ from embedded.lakefs import changes
 from embedded.lakefs.app import API, create_app
 from embedded.lakefs.auth import Credentials
 from embedded.lakefs.changes import Strategy
-from embedded.lakefs.model import Entry, Tree, same
+from embedded.lakefs.model import same
+from embedded.lakefs.trees import Changes, Tree
 from shared.settings import LakeFSSettings
 
 ACCESS_KEY_ID = "AKIAIOSFODNN7EXAMPLE"
@@ -268,18 +269,18 @@ def merge_that_drops() -> Iterator[None]:
     """
     exact = changes.merged
 
-    def dropping(base: Tree, destination: Tree, source: Tree, strategy: Strategy) -> Tree:
+    def dropping(base: Tree, destination: Tree, source: Tree, strategy: Strategy) -> Changes:
         result = dict(exact(base, destination, source, strategy))
-        ends = min(max(side, default="") for side in (destination, source))
-        for path in [path for path in result if path > ends]:
-            if path not in base and same(_next_in(base, path), result[path]):
-                del result[path]
+        ends = min(_last_path(side) for side in (destination, source))
+        for path, entry in destination.with_changes(result).walk(ends):
+            _, following = next(base.walk(path), (None, None))
+            if path > ends and base.get(path) is None and same(following, entry):
+                result[path] = None
         return result
 
     with mock.patch.object(changes, "merged", dropping):
         yield
 
 
-def _next_in(base: Tree, path: str) -> Entry | None:
-    after = [other for other in base if other >= path]
-    return base[min(after)] if after else None
+def _last_path(tree: Tree) -> str:
+    return tree.parts[-1].last if tree.parts else ""

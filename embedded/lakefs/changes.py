@@ -1,11 +1,12 @@
-"""What differs between trees, and what a merge of two trees is."""
+"""What differs between trees, and what a merge of two trees changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from embedded.lakefs.errors import MergeConflictError
-from embedded.lakefs.model import Entry, Tree, same
+from embedded.lakefs.model import Entry, same
+from embedded.lakefs.trees import Changes, Tree, differing
 
 
 class ChangeType(StrEnum):
@@ -27,55 +28,52 @@ class Strategy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One path that differs, and its entry on the right; on the left if it was removed."""
+    """One path that differs, and its entries on both sides."""
 
     type: ChangeType
-    entry: Entry
+    left: Entry | None
+    right: Entry | None
 
 
-def between(left: Tree, right: Tree) -> dict[str, Change]:
-    """Return what changes on the way from `left` to `right` (a two-dot diff)."""
-    return {
-        path: change
-        for path in _paths(left, right)
-        if (change := _change(left.get(path), right.get(path)))
-    }
+def between(left: Tree, right: Tree, start: str = "") -> Iterator[tuple[str, Change]]:
+    """Yield what changes on the way from `left` to `right` (a two-dot diff), by path."""
+    for path, ours, theirs in differing(left, right, start):
+        yield path, Change(_type(ours, theirs), ours, theirs)
 
 
-def since(base: Tree, left: Tree, right: Tree) -> dict[str, Change]:
-    """Return what a merge of `right` into `left` would change (a three-dot diff)."""
-    result = {}
-    for path, change in between(left, right).items():
-        ours, theirs, old = left.get(path), right.get(path), base.get(path)
+def staged(
+    committed: Tree, changed: Iterable[tuple[str, Entry | None]]
+) -> Iterator[tuple[str, Change]]:
+    """Yield what staged entries change in the tree that they are staged on."""
+    for path, entry in changed:
+        before = committed.get(path)
+        if not same(before, entry):
+            yield path, Change(_type(before, entry), before, entry)
+
+
+def since(base: Tree, left: Tree, right: Tree, start: str = "") -> Iterator[tuple[str, Change]]:
+    """Yield what a merge of `right` into `left` would change (a three-dot diff), by path."""
+    for path, ours, theirs in differing(left, right, start):
+        old = base.get(path)
         if same(theirs, old):
             continue  # only the left changed it
-        conflict = not same(ours, old)
-        result[path] = Change(ChangeType.CONFLICT, change.entry) if conflict else change
-    return result
+        kind = _type(ours, theirs) if same(ours, old) else ChangeType.CONFLICT
+        yield path, Change(kind, ours, theirs)
 
 
-def merged(base: Tree, destination: Tree, source: Tree, strategy: Strategy) -> Tree:
-    """Return `destination` with the changes that `source` made since `base`."""
-    result = dict(destination)
-    for path, change in since(base, destination, source).items():
+def merged(base: Tree, destination: Tree, source: Tree, strategy: Strategy) -> Changes:
+    """Return what in `destination` becomes what `source` made of it since `base`."""
+    result = {}
+    for path, change in since(base, destination, source):
         if change.type is ChangeType.CONFLICT and strategy is Strategy.NONE:
             raise MergeConflictError
         if change.type is ChangeType.CONFLICT and strategy is Strategy.DESTINATION_WINS:
             continue
-        if path in source:
-            result[path] = source[path]
-        else:
-            result.pop(path)
+        result[path] = change.right
     return result
 
 
-def _change(left: Entry | None, right: Entry | None) -> Change | None:
-    if left is None or right is None:
-        if right is not None:
-            return Change(ChangeType.ADDED, right)
-        return Change(ChangeType.REMOVED, left) if left is not None else None
-    return None if same(left, right) else Change(ChangeType.CHANGED, right)
-
-
-def _paths(left: Tree, right: Tree) -> Iterable[str]:
-    return sorted(left.keys() | right.keys())
+def _type(left: Entry | None, right: Entry | None) -> ChangeType:
+    if left is None:
+        return ChangeType.ADDED
+    return ChangeType.REMOVED if right is None else ChangeType.CHANGED

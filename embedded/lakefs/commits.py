@@ -8,6 +8,7 @@ from sqlite3 import Row
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import NotFoundError
 from embedded.lakefs.model import Commit, json_object
+from embedded.lakefs.trees import Tree
 
 
 def add(tx: Transaction, repository_id: str, commit: Commit) -> None:
@@ -39,6 +40,11 @@ def get(tx: Transaction, repository_id: str, commit_id: str) -> Commit:
     if commit is None:
         raise NotFoundError("commit not found")
     return commit
+
+
+def tree(tx: Transaction, repository_id: str, commit_id: str) -> Tree:
+    """Return the tree of the commit with exactly this id."""
+    return tx.tree(get(tx, repository_id, commit_id).tree_id)
 
 
 def history(

@@ -2,17 +2,20 @@
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 
 from embedded.lakefs import trees
-from embedded.lakefs.model import Tree
+from embedded.lakefs.model import Entry
+from embedded.lakefs.trees import Tree
 
-#: How many decoded trees stay in memory; they never change, so they never go stale.
+#: How many decoded trees and parts stay in memory; they never change, so they never go stale.
 CACHED_TREES = 16
+CACHED_PARTS = 512
+#: The form that the file has: in the first one a tree was one JSON object, path -> entry.
+FORM = 1
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS installation (
@@ -33,7 +36,11 @@ CREATE TABLE IF NOT EXISTS repositories (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS trees (
     id TEXT PRIMARY KEY,
-    manifest TEXT NOT NULL            -- JSON object: path -> entry
+    manifest TEXT NOT NULL            -- JSON array of [last path, part id]
+);
+CREATE TABLE IF NOT EXISTS parts (
+    id TEXT PRIMARY KEY,
+    entries TEXT NOT NULL             -- JSON object: path -> entry
 );
 CREATE TABLE IF NOT EXISTS commits (
     repository TEXT NOT NULL REFERENCES repositories ON DELETE CASCADE,
@@ -94,17 +101,37 @@ class Transaction:
         row: sqlite3.Row | None = self._connection.execute(sql, values).fetchone()
         return row
 
+    def each(self, sql: str, *values: object) -> Iterator[sqlite3.Row]:
+        """Yield the rows one by one, until the transaction ends."""
+        return iter(self._connection.execute(sql, values))
+
     def run(self, sql: str, *values: object) -> int:
         """Change rows and return how many."""
         return self._connection.execute(sql, values).rowcount
 
     def keep_tree(self, tree: Tree) -> str:
-        """Store `tree`, unless an equal one is stored, and return its id."""
-        tree_id = trees.identify(tree)
+        """Store the list of the tree's parts, unless it is stored, and return its id."""
+        tree_id, manifest = tree.encoded()
         if tree_id != trees.EMPTY:
-            manifest = trees.encode(tree)
-            self.run("INSERT OR IGNORE INTO trees (id, manifest) VALUES (?, ?)", tree_id, manifest)
+            self.run("INSERT OR IGNORE INTO trees VALUES (?, ?)", tree_id, manifest)
         return tree_id
+
+
+class _StoredParts:
+    """The parts of trees in the file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.entries = lru_cache(CACHED_PARTS)(self._read)
+
+    def keep(self, part_id: str, encoded: str) -> None:
+        """Store a part, which may be stored already."""
+        self._connection.execute("INSERT OR IGNORE INTO parts VALUES (?, ?)", (part_id, encoded))
+
+    def _read(self, part_id: str) -> Mapping[str, Entry]:
+        query = "SELECT entries FROM parts WHERE id = ?"
+        (encoded,) = self._connection.execute(query, (part_id,)).fetchone()
+        return trees.decode_part(encoded)
 
 
 class Database:
@@ -118,7 +145,9 @@ class Database:
         self._connection.execute("PRAGMA synchronous = FULL")  # an answered commit is on disk
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._connection.executescript(SCHEMA)
+        self._parts = _StoredParts(self._connection)
         self._tree = lru_cache(CACHED_TREES)(self._read_tree)
+        self._split_old_trees()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -139,7 +168,20 @@ class Database:
 
     def _read_tree(self, tree_id: str) -> Tree:
         if tree_id == trees.EMPTY:
-            return MappingProxyType({})
+            return Tree((), self._parts)
         query = "SELECT manifest FROM trees WHERE id = ?"
         (manifest,) = self._connection.execute(query, (tree_id,)).fetchone()
-        return trees.decode(manifest)
+        return trees.decode(manifest, self._parts)
+
+    def _split_old_trees(self) -> None:
+        """Bring a file of the first form into the present one; the trees keep their ids."""
+        (form,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if form >= FORM:
+            return
+        with self.transaction() as tx:
+            for (tree_id,) in tx.all("SELECT id FROM trees"):
+                for (old,) in tx.all("SELECT manifest FROM trees WHERE id = ?", tree_id):
+                    tree = Tree((), self._parts).with_changes(trees.decode_part(old))
+                    _, manifest = tree.encoded()
+                    tx.run("UPDATE trees SET manifest = ? WHERE id = ?", manifest, tree_id)
+            tx.run(f"PRAGMA user_version = {FORM}")

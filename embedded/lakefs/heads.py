@@ -8,7 +8,8 @@ from embedded.lakefs import branches, changes, commits, refs, staging
 from embedded.lakefs.changes import Strategy
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import ConflictError, InvalidError
-from embedded.lakefs.model import Commit, Ref, Tree
+from embedded.lakefs.model import Commit, Ref
+from embedded.lakefs.trees import EMPTY, Tree
 
 #: Where lakeFS writes the strategy of a merge into the commit's metadata.
 STRATEGY_KEY = ".lakefs.merge.strategy"
@@ -29,14 +30,16 @@ class Note:
 def commit(tx: Transaction, repository_id: str, branch: str, note: Note) -> Commit:
     """Turn what is staged on the branch into a commit."""
     head = branches.get(tx, repository_id, branch)
-    before = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
-    staged = staging.applied(before, staging.changes(tx, repository_id, branch))
+    before = commits.tree(tx, repository_id, head.commit_id)
     # An entry that was written again unchanged keeps the time of its first commit.
-    changed = changes.between(before, staged)
-    tree = {path: staged[path] if path in changed else before[path] for path in staged}
+    changed = {
+        path: change.right
+        for path, change in changes.staged(before, staging.walk(tx, repository_id, branch))
+    }
     if not changed and not note.allow_empty:
         raise InvalidError("commit: no changes")
     staging.unstage_prefix(tx, repository_id, branch)
+    tree = before.with_changes(changed)
     return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
 
 
@@ -55,11 +58,11 @@ def merge(
     theirs = commits.get(tx, repository_id, refs.resolve(tx, repository_id, source).commit_id)
     ours = commits.get(tx, repository_id, head.commit_id)
     base = commits.merge_base(tx, repository_id, theirs.id, ours.id)
-    if theirs.tree_id == base.tree_id and not note.allow_empty:
+    before, target = tx.tree(base.tree_id), tx.tree(ours.tree_id)
+    if not _differ(before, tx.tree(theirs.tree_id)) and not note.allow_empty:
         raise InvalidError(f"update branch {destination}: no changes")
-    tree = changes.merged(
-        tx.tree(base.tree_id), tx.tree(ours.tree_id), tx.tree(theirs.tree_id), strategy
-    )
+    changed = changes.merged(before, target, tx.tree(theirs.tree_id), strategy)
+    tree = target.with_changes(changed)
     parents = (ours.id,) if squash else (ours.id, theirs.id)
     metadata = {**note.metadata, STRATEGY_KEY: strategy or "default"}
     message = note.message or f"Merge '{source}' into '{destination}'"
@@ -75,11 +78,12 @@ def revert(
         raise ConflictError("must specify 1-based parent number for reverting merge commit")
     before = _parent_tree(tx, repository_id, target, parent or 1)
     head = _clean_head(tx, repository_id, branch)
-    ours = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
+    ours = commits.tree(tx, repository_id, head.commit_id)
     # A merge of the parent's state, as if it had come after the commit that is undone.
-    tree = changes.merged(tx.tree(target.tree_id), ours, before, Strategy.NONE)
-    if not changes.between(ours, tree) and not note.allow_empty:
+    changed = changes.merged(tx.tree(target.tree_id), ours, before, Strategy.NONE)
+    if not changed and not note.allow_empty:
         raise InvalidError("update branch: no changes")
+    tree = ours.with_changes(changed)
     message = note.message or f"Revert {source}"
     note = Note(note.committer, message, note.metadata)
     return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
@@ -94,10 +98,11 @@ def cherry_pick(
         raise InvalidError("must specify 1-based parent number for cherry-picking merge commit")
     before = _parent_tree(tx, repository_id, target, parent or 1)
     head = _clean_head(tx, repository_id, branch)
-    if not changes.between(before, tx.tree(target.tree_id)):
+    after = tx.tree(target.tree_id)
+    if not _differ(before, after):
         raise InvalidError("update branch: no changes")
-    ours = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
-    tree = changes.merged(before, ours, tx.tree(target.tree_id), Strategy.NONE)
+    ours = commits.tree(tx, repository_id, head.commit_id)
+    tree = ours.with_changes(changes.merged(before, ours, after, Strategy.NONE))
     metadata = {
         **(note.metadata or target.metadata),
         "cherry-pick-origin": target.id,
@@ -134,11 +139,14 @@ def _advance(
 
 def _clean_head(tx: Transaction, repository_id: str, branch: str) -> Ref:
     head = branches.get(tx, repository_id, branch)
-    before = tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id)
-    staged = staging.applied(before, staging.changes(tx, repository_id, branch))
-    if changes.between(before, staged):
+    committed = commits.tree(tx, repository_id, head.commit_id)
+    if any(changes.staged(committed, staging.walk(tx, repository_id, branch))):
         raise InvalidError("uncommitted changes (dirty branch)")
     return head
+
+
+def _differ(left: Tree, right: Tree) -> bool:
+    return any(changes.between(left, right))
 
 
 def _commit_at(tx: Transaction, repository_id: str, expression: str) -> Commit:
@@ -147,7 +155,7 @@ def _commit_at(tx: Transaction, repository_id: str, expression: str) -> Commit:
 
 def _parent_tree(tx: Transaction, repository_id: str, child: Commit, number: int) -> Tree:
     if not child.parents and number == 1:
-        return {}
+        return tx.tree(EMPTY)
     if number > len(child.parents):
         raise InvalidError(f"given commit does not have the given parent number: parent {number}")
-    return tx.tree(commits.get(tx, repository_id, child.parents[number - 1]).tree_id)
+    return commits.tree(tx, repository_id, child.parents[number - 1])

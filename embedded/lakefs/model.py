@@ -29,16 +29,23 @@ class Entry:
 
     def to_json(self) -> str:
         """Return the stored form."""
-        return json.dumps(asdict(self))
+        return json.dumps(self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stored form before it is text; `asdict` would copy the metadata deeply."""
+        return {
+            "digest": self.digest,
+            "checksum": self.checksum,
+            "size_bytes": self.size_bytes,
+            "mtime": self.mtime,
+            "content_type": self.content_type,
+            "metadata": dict(self.metadata),
+        }
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read the stored form."""
         return cls(**json.loads(text))
-
-
-#: What a commit points at: every path of the repository and its entry.
-Tree = Mapping[str, Entry]
 
 
 def same(left: Entry | None, right: Entry | None) -> bool:

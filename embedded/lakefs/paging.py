@@ -1,13 +1,15 @@
 """Pages of sorted listings, with prefixes folded at a delimiter."""
 
+import sys
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
 from fastapi import Depends
 
 from embedded.lakefs import views
+from embedded.lakefs.names import MAX_PATH_BYTES
 from embedded.lakefs.views import Json
 
 MAX_PER_PAGE = 1000
@@ -56,19 +58,29 @@ class Page(Generic[T]):
         }
 
 
-def cut(listing: Mapping[str, T], paging: Paging, delimiter: str = "") -> Page[T]:
-    """Return the part of `listing` that `paging` asks for."""
-    keys = sorted(listing)
+#: Yields keys from the given one on, in order, with their items.
+Walk = Callable[[str], Iterator[tuple[str, T]]]
+
+
+def by_key(items: Mapping[str, T]) -> Walk[T]:
+    """Return a walk over what is in memory."""
+    keys = sorted(items)
+    return lambda start: ((key, items[key]) for key in keys[bisect_left(keys, start) :])
+
+
+def cut(walk: Walk[T], paging: Paging, delimiter: str = "") -> Page[T]:
+    """Return the part of a listing that `paging` asks for, reading no more of it."""
     found: list[tuple[str, T | None]] = []
-    position = bisect_left(keys, max(paging.prefix, paging.after))
-    while position < len(keys) and len(found) <= paging.limit:
-        key = keys[position]
+    items = walk(max(paging.prefix, paging.after))
+    while len(found) <= paging.limit and (following := next(items, None)):
+        key, item = following
         if not key.startswith(paging.prefix):
             break
         folded = _fold(key, paging.prefix, delimiter)
-        position = _after_prefix(keys, folded, position) if folded else position + 1
+        if folded:
+            items = walk(_beyond(folded))
         if (folded or key) != paging.after:
-            found.append((folded, None) if folded else (key, listing[key]))
+            found.append((folded, None) if folded else (key, item))
     return Page(found[: paging.limit], len(found) > paging.limit)
 
 
@@ -80,6 +92,6 @@ def _fold(key: str, prefix: str, delimiter: str) -> str | None:
     return prefix + head + delimiter if found else None
 
 
-def _after_prefix(keys: Sequence[str], prefix: str, start: int) -> int:
-    """Return the first position after the run of keys at `start` that have `prefix`."""
-    return bisect_left(keys, True, lo=start, key=lambda key: not key.startswith(prefix))
+def _beyond(prefix: str) -> str:
+    """Return a string that sorts after every path with `prefix`, and before all others."""
+    return prefix + chr(sys.maxunicode) * MAX_PATH_BYTES

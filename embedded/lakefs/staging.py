@@ -1,19 +1,25 @@
 """The staging area of a branch, and entries as a reference shows them."""
 
+import heapq
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+
 from embedded.lakefs import branches, commits, names, refs
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import NotFoundError, PreconditionFailedError
-from embedded.lakefs.model import Entry, Place, Tree
-
-#: Paths that changed since the commit; `None` where the path was deleted.
-Staged = dict[str, Entry | None]
+from embedded.lakefs.model import Entry, Place
 
 
-def changes(tx: Transaction, repository_id: str, branch: str) -> Staged:
-    """Return everything that is staged on the branch."""
-    query = "SELECT path, entry FROM staged WHERE repository = ? AND branch = ?"
-    rows = tx.all(query, repository_id, branch)
-    return {path: Entry.from_json(entry) if entry else None for path, entry in rows}
+def walk(
+    tx: Transaction, repository_id: str, branch: str, start: str = ""
+) -> Iterator[tuple[str, Entry | None]]:
+    """Yield what is staged from path `start` on; None where the path was deleted."""
+    query = (
+        "SELECT path, entry FROM staged WHERE repository = ? AND branch = ? AND path >= ?"
+        " ORDER BY path"
+    )
+    for path, entry in tx.each(query, repository_id, branch, start):
+        yield path, Entry.from_json(entry) if entry else None
 
 
 def put(tx: Transaction, place: Place, entry: Entry, *, only_new: bool = False) -> None:
@@ -28,7 +34,7 @@ def put(tx: Transaction, place: Place, entry: Entry, *, only_new: bool = False) 
 def remove(tx: Transaction, repository_id: str, branch: str, path: str) -> None:
     """Stage that `path` is deleted; deleting what is not there is no error."""
     head = branches.get(tx, repository_id, branch)
-    if path in tx.tree(commits.get(tx, repository_id, head.commit_id).tree_id):
+    if commits.tree(tx, repository_id, head.commit_id).get(path):
         _stage(tx, Place(repository_id, branch, path), None)
     else:
         unstage(tx, repository_id, branch, path)
@@ -46,13 +52,16 @@ def unstage_prefix(tx: Transaction, repository_id: str, branch: str, prefix: str
     tx.run(query, repository_id, branch, len(prefix), prefix)
 
 
-def tree_at(tx: Transaction, repository_id: str, expression: str) -> Tree:
-    """Return what `expression` shows; a branch shows its staged changes too."""
+def walk_at(
+    tx: Transaction, repository_id: str, expression: str
+) -> Callable[[str], Iterator[tuple[str, Entry]]]:
+    """Return what walks `expression` from a path on; a branch shows its staged changes too."""
     target = refs.resolve(tx, repository_id, expression)
-    tree = tx.tree(commits.get(tx, repository_id, target.commit_id).tree_id)
+    tree = commits.tree(tx, repository_id, target.commit_id)
     if target.branch is None:
-        return tree
-    return applied(tree, changes(tx, repository_id, target.branch))
+        return tree.walk
+    branch = target.branch
+    return lambda start: _overlaid(tree.walk(start), walk(tx, repository_id, branch, start))
 
 
 def find(tx: Transaction, repository_id: str, expression: str, path: str) -> Entry | None:
@@ -62,7 +71,7 @@ def find(tx: Transaction, repository_id: str, expression: str, path: str) -> Ent
         query = "SELECT entry FROM staged WHERE repository = ? AND branch = ? AND path = ?"
         if row := tx.one(query, repository_id, target.branch, path):
             return Entry.from_json(row["entry"]) if row["entry"] else None
-    return tx.tree(commits.get(tx, repository_id, target.commit_id).tree_id).get(path)
+    return commits.tree(tx, repository_id, target.commit_id).get(path)
 
 
 def get(tx: Transaction, repository_id: str, expression: str, path: str) -> Entry:
@@ -74,17 +83,15 @@ def get(tx: Transaction, repository_id: str, expression: str, path: str) -> Entr
     return entry
 
 
-def applied(tree: Tree, staged: Staged) -> Tree:
-    """Return `tree` with the staged changes made."""
-    if not staged:
-        return tree
-    result = dict(tree)
-    for path, entry in staged.items():
-        if entry is None:
-            result.pop(path, None)
-        else:
-            result[path] = entry
-    return result
+def _overlaid(
+    committed: Iterator[tuple[str, Entry]], staged: Iterator[tuple[str, Entry | None]]
+) -> Iterator[tuple[str, Entry]]:
+    """Yield the entries of a branch: what is staged at a path hides what is committed there."""
+    last = None
+    for path, entry in heapq.merge(staged, committed, key=itemgetter(0)):
+        if path != last and entry is not None:
+            yield path, entry
+        last = path
 
 
 def _stage(tx: Transaction, place: Place, entry_json: str | None) -> None:

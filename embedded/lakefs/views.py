@@ -47,13 +47,19 @@ def changed_prefix(path: str) -> Json:
 
 
 def change(path: str, item: Change) -> Json:
-    """Show a path that differs."""
-    return {
-        "type": item.type,
-        "path": path,
-        "path_type": "object",
-        "size_bytes": item.entry.size_bytes,
-    }
+    """Show a path that differs between two refs, with the size of what was removed."""
+    entry = item.right or item.left
+    return _change(path, item, entry)
+
+
+def staged_change(path: str, item: Change) -> Json:
+    """Show a path that is staged; lakeFS knows no size of what is staged as removed."""
+    return _change(path, item, item.right)
+
+
+def _change(path: str, item: Change, entry: Entry | None) -> Json:
+    size_bytes = entry.size_bytes if entry else 0
+    return {"type": item.type, "path": path, "path_type": "object", "size_bytes": size_bytes}
 
 
 def entry(path: str, item: Entry, address: str) -> Json:

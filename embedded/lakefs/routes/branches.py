@@ -1,5 +1,7 @@
 """`/repositories/{repository}/branches`: names that move, and how they are moved."""
 
+from collections.abc import Iterator
+
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse
 
@@ -12,8 +14,9 @@ from embedded.lakefs.bodies import (
     ResetCreation,
     RevertCreation,
 )
+from embedded.lakefs.changes import Change
 from embedded.lakefs.heads import Note
-from embedded.lakefs.paging import PagingQuery, cut
+from embedded.lakefs.paging import PagingQuery, by_key, cut
 from embedded.lakefs.server import CurrentServer
 from embedded.lakefs.views import Json
 
@@ -31,7 +34,7 @@ def list_branches(
     """List branches by name."""
     with server.reading(repository) as (tx, _):
         found = {item.id: item for item in branches.every(tx, repository, show_hidden=show_hidden)}
-    return cut(found, paging).view(lambda _, item: views.ref(item))
+    return cut(by_key(found), paging).view(lambda _, item: views.ref(item))
 
 
 @router.post("", response_class=PlainTextResponse)
@@ -79,10 +82,13 @@ def diff_branch(
     """List what is staged."""
     with server.reading(repository) as (tx, _):
         head = branches.get(tx, repository, branch)
-        committed = tx.tree(commits.get(tx, repository, head.commit_id).tree_id)
-        staged = staging.changes(tx, repository, branch)
-    differing = changes.between(committed, staging.applied(committed, staged))
-    return cut(differing, paging, delimiter).view(views.change, views.changed_prefix)
+        committed = commits.tree(tx, repository, head.commit_id)
+
+        def staged(start: str) -> Iterator[tuple[str, Change]]:
+            return changes.staged(committed, staging.walk(tx, repository, branch, start))
+
+        page = cut(staged, paging, delimiter)
+    return page.view(views.staged_change, views.changed_prefix)
 
 
 @router.post("/{branch}/commits", status_code=201)

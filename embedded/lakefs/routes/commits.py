@@ -1,8 +1,9 @@
 """Commits, their log, how refs differ, and merges."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import dropwhile, islice
 from typing import Annotated, Literal
 
@@ -14,9 +15,10 @@ from embedded.lakefs.bodies import Merge
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import NotFoundError
 from embedded.lakefs.heads import Note
-from embedded.lakefs.model import Commit
-from embedded.lakefs.paging import Page, PagingQuery, cut
+from embedded.lakefs.model import Commit, same
+from embedded.lakefs.paging import Page, Paging, PagingQuery, cut
 from embedded.lakefs.server import CurrentServer
+from embedded.lakefs.trees import Tree
 from embedded.lakefs.views import Json
 
 router = APIRouter(prefix="/repositories/{repository}")
@@ -41,10 +43,11 @@ class LogFilter:
         """The unix time in nanoseconds before which commits do not count."""
         return int(self.since.timestamp()) * 10**9 if self.since else 0
 
-    def touches(self, paths: Collection[str]) -> bool:
-        """Say whether a commit that changed `paths` is asked for."""
-        return any(path in paths for path in self.objects) or any(
-            path.startswith(prefix) for prefix in self.prefixes for path in paths
+    def touches(self, before: Tree, after: Tree) -> bool:
+        """Say whether a commit that turned one tree into the other is asked for."""
+        return any(not same(before.get(path), after.get(path)) for path in self.objects) or any(
+            cut(partial(changes.between, before, after), Paging(prefix, amount=1)).items
+            for prefix in self.prefixes
         )
 
 
@@ -101,13 +104,13 @@ def diff_refs(
     """List what differs, or with three dots what a merge of `right` into `left` would change."""
     with server.reading(repository) as (tx, _):
         sides = [refs.resolve(tx, repository, ref).commit_id for ref in (left, right)]
-        ours, theirs = (tx.tree(commits.get(tx, repository, side).tree_id) for side in sides)
-        if type == "two_dot":
-            differing = changes.between(ours, theirs)
-        else:
+        ours, theirs = (commits.tree(tx, repository, side) for side in sides)
+        walk = partial(changes.between, ours, theirs)
+        if type == "three_dot":
             base = commits.merge_base(tx, repository, *sides)
-            differing = changes.since(tx.tree(base.tree_id), ours, theirs)
-    return cut(differing, paging, delimiter).view(views.change, views.changed_prefix)
+            walk = partial(changes.since, tx.tree(base.tree_id), ours, theirs)
+        page = cut(walk, paging, delimiter)
+    return page.view(views.change, views.changed_prefix)
 
 
 @router.get("/refs/{source}/merge/{destination}")
@@ -149,8 +152,8 @@ def _touching(
     for item in walk:
         if len(item.parents) != 1:
             continue
-        before = tx.tree(commits.get(tx, repository, item.parents[0]).tree_id)
-        if only.touches(changes.between(before, tx.tree(item.tree_id))):
+        before = commits.tree(tx, repository, item.parents[0])
+        if only.touches(before, tx.tree(item.tree_id)):
             yield item
 
 

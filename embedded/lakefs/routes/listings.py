@@ -49,8 +49,7 @@ def list_objects(
 ) -> Json:
     """List objects by path, with prefixes folded at a delimiter if one is given."""
     with server.reading(repository) as (tx, found):
-        tree = staging.tree_at(tx, repository, ref)
-    page = cut(tree, paging, delimiter)
+        page = cut(staging.walk_at(tx, repository, ref), paging, delimiter)
     return page.view(lambda path, entry: details.show(found, path, entry))
 
 

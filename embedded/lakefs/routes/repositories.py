@@ -12,7 +12,7 @@ from embedded.lakefs.bodies import (
 )
 from embedded.lakefs.errors import UnsupportedError
 from embedded.lakefs.model import Repository
-from embedded.lakefs.paging import PagingQuery, cut
+from embedded.lakefs.paging import PagingQuery, by_key, cut
 from embedded.lakefs.server import CurrentServer
 from embedded.lakefs.views import Json
 
@@ -24,7 +24,7 @@ def list_repositories(server: CurrentServer, paging: PagingQuery, search: str = 
     """List repositories by name."""
     with server.database.transaction() as tx:
         found = {item.id: item for item in repositories.every(tx, search)}
-    return cut(found, paging).view(lambda _, item: views.repository(item))
+    return cut(by_key(found), paging).view(lambda _, item: views.repository(item))
 
 
 @router.post("", status_code=201)

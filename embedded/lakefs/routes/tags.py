@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from embedded.lakefs import tags, views
 from embedded.lakefs.bodies import TagCreation
-from embedded.lakefs.paging import PagingQuery, cut
+from embedded.lakefs.paging import PagingQuery, by_key, cut
 from embedded.lakefs.server import CurrentServer
 from embedded.lakefs.views import Json
 
@@ -16,7 +16,7 @@ def list_tags(server: CurrentServer, repository: str, paging: PagingQuery) -> Js
     """List tags by name."""
     with server.reading(repository) as (tx, _):
         found = {item.id: item for item in tags.every(tx, repository)}
-    return cut(found, paging).view(lambda _, item: views.ref(item))
+    return cut(by_key(found), paging).view(lambda _, item: views.ref(item))
 
 
 @router.post("", status_code=201)
