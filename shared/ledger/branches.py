@@ -125,6 +125,7 @@ class OwnedBranches:
             raise UnavailableError(
                 f"branch {branch.name} of {branch.repo!r} is being deleted",
                 code="branch_being_deleted",
+                service="lakeFS",
             )
 
     def forget(self, branch: OwnedBranch) -> None:

@@ -249,6 +249,8 @@ def _may_run_again(job: Job, error: LifecycleError) -> bool:
     """Return whether this job, or the worker that took it over, goes on from the job's branch."""
     if isinstance(error, DrainingError | LeaseLostError):
         return True
+    if isinstance(error, UnavailableError) and error.service:
+        return True  # it waits for the service; if that takes too long, the branch is swept
     return error.retryable and job.attempts < job.max_attempts
 
 
