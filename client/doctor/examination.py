@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from client.doctor import machine, services, workers
+from client.doctor import branches, machine, services, workers
 from client.doctor.findings import Check, Finding
 from client.doctor.scene import Scene
 
@@ -20,6 +20,7 @@ def checks_of(scene: Scene) -> list[Check]:
         partial(services.api, scene),
         partial(services.stores, scene),
         partial(workers.workers, scene),
+        partial(branches.branches, scene),
     ]
 
 

@@ -4,15 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from pydantic import SecretStr
 
 from client import Client, Retries
 from embedded.data_directory import DataDirectory, StackRecord
 from shared.ledger import Presence, connect
-from shared.settings import RedisSettings, Settings
+from shared.settings import LakeFSSettings, RedisSettings, Settings
 
 #: What is not there is not there: the doctor asks once, and waits a little more than a probe does.
 _ATTEMPTS = 1
 _REDIS_SECONDS = 2.0
+_LAKEFS_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,17 @@ class Scene:
     def presence(self) -> Presence:
         """Return where workers announce themselves."""
         return Presence(self.redis(), self.settings.ledger)
+
+    def lakefs(self) -> LakeFSSettings:
+        """Return how to reach the lakeFS that the platform here uses."""
+        known: dict[str, object] = {"timeout_seconds": _LAKEFS_SECONDS}
+        if self.record:
+            known["endpoint"] = self.record.component("lakefs").address
+        if self.starts("lakefs"):
+            keys = self.directory.credentials()
+            known["access_key_id"] = keys.access_key_id
+            known["secret_access_key"] = SecretStr(keys.secret_access_key)
+        return self.settings.lakefs.model_copy(update=known)
 
     def starts(self, part: str) -> bool:
         """Return whether the stack that runs here starts a part, and restarts it when it dies."""

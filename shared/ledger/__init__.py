@@ -23,6 +23,7 @@ from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation, Waited
 from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
+from shared.ledger.reader import JobReader
 from shared.ledger.record import NewJob
 from shared.ledger.scripts import Hint
 
@@ -37,6 +38,7 @@ __all__ = [
     "Hint",
     "JobBranch",
     "JobEvent",
+    "JobReader",
     "Ledger",
     "NewJob",
     "OwnedBranch",
