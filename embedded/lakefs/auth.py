@@ -9,9 +9,6 @@ from starlette.requests import Request
 
 from embedded.lakefs.errors import UnauthorizedError
 
-#: The user whom the key pair belongs to; the committer of every commit.
-USER = "admin"
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

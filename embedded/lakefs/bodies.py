@@ -40,6 +40,7 @@ class RepositoryCreation(Body):
 
     name: str
     storage_namespace: str
+    storage_id: str = ""
     default_branch: str = "main"
     sample_data: bool = False
     read_only: bool = False

@@ -21,7 +21,8 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS installation (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     access_key_id TEXT NOT NULL,
-    secret_access_key TEXT NOT NULL
+    secret_access_key TEXT NOT NULL,
+    username TEXT NOT NULL DEFAULT 'admin'
 );
 CREATE TABLE IF NOT EXISTS namespaces (
     namespace TEXT PRIMARY KEY        -- stays taken when its repository is deleted, as in lakeFS
@@ -147,7 +148,7 @@ class Database:
         self._connection.executescript(SCHEMA)
         self._parts = _StoredParts(self._connection)
         self._tree = lru_cache(CACHED_TREES)(self._read_tree)
-        self._split_old_trees()
+        self._convert()
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -173,12 +174,15 @@ class Database:
         (manifest,) = self._connection.execute(query, (tree_id,)).fetchone()
         return trees.decode(manifest, self._parts)
 
-    def _split_old_trees(self) -> None:
+    def _convert(self) -> None:
         """Bring a file of the first form into the present one; the trees keep their ids."""
         (form,) = self._connection.execute("PRAGMA user_version").fetchone()
         if form >= FORM:
             return
         with self.transaction() as tx:
+            columns = [name for _, name, *_ in tx.all("PRAGMA table_info(installation)")]
+            if "username" not in columns:
+                tx.run("ALTER TABLE installation ADD username TEXT NOT NULL DEFAULT 'admin'")
             for (tree_id,) in tx.all("SELECT id FROM trees"):
                 for (old,) in tx.all("SELECT manifest FROM trees WHERE id = ?", tree_id):
                     tree = Tree((), self._parts).with_changes(trees.decode_part(old))

@@ -123,9 +123,11 @@ def _reject(_request: Request, error: RequestValidationError) -> Response:
     return JSONResponse({"message": "; ".join(problems)}, 400)
 
 
-def _unknown(_request: Request, error: HTTPException) -> Response:
-    message = "invalid API endpoint" if error.status_code == 404 else error.detail
-    return JSONResponse({"message": message}, error.status_code)
+def _unknown(request: Request, error: HTTPException) -> Response:
+    if error.status_code == 404 or request.url.path.startswith("/api/"):
+        # lakeFS does not tell a path that it does not know from a method.
+        return JSONResponse({"message": "invalid API endpoint"}, 404)
+    return JSONResponse({"message": error.detail}, error.status_code)
 
 
 def _hung_up(_request: Request, _error: ClientDisconnect) -> Response:

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from embedded.lakefs import branches, changes, commits, refs, staging
 from embedded.lakefs.changes import Strategy
 from embedded.lakefs.database import Transaction
-from embedded.lakefs.errors import ConflictError, InvalidError
+from embedded.lakefs.errors import ConflictError, InvalidError, MergeConflictError, UnsupportedError
 from embedded.lakefs.model import Commit, Ref
-from embedded.lakefs.trees import EMPTY, Tree
+from embedded.lakefs.trees import EMPTY, Changes, Tree
 
 #: Where lakeFS writes the strategy of a merge into the commit's metadata.
 STRATEGY_KEY = ".lakefs.merge.strategy"
+#: Where lakeFS looks for actions.
+ACTIONS_PREFIX = "_lakefs_actions/"
+PARENT_OUT_OF_RANGE = "given commit does not have the given parent number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,7 @@ def commit(tx: Transaction, repository_id: str, branch: str, note: Note) -> Comm
     }
     if not changed and not note.allow_empty:
         raise InvalidError("commit: no changes")
+    _refuse_actions(changed)
     staging.unstage_prefix(tx, repository_id, branch)
     tree = before.with_changes(changed)
     return _advance(tx, repository_id, head, (head.commit_id,), tree, note)
@@ -76,11 +80,13 @@ def revert(
     target = _commit_at(tx, repository_id, source)
     if len(target.parents) > 1 and parent <= 0:
         raise ConflictError("must specify 1-based parent number for reverting merge commit")
+    if target.parents and parent > len(target.parents):
+        raise InvalidError(f"{PARENT_OUT_OF_RANGE}: parent {parent}")
     before = _parent_tree(tx, repository_id, target, parent or 1)
     head = _clean_head(tx, repository_id, branch)
     ours = commits.tree(tx, repository_id, head.commit_id)
     # A merge of the parent's state, as if it had come after the commit that is undone.
-    changed = changes.merged(tx.tree(target.tree_id), ours, before, Strategy.NONE)
+    changed = _repeated(tx.tree(target.tree_id), ours, before)
     if not changed and not note.allow_empty:
         raise InvalidError("update branch: no changes")
     tree = ours.with_changes(changed)
@@ -102,7 +108,7 @@ def cherry_pick(
     if not _differ(before, after):
         raise InvalidError("update branch: no changes")
     ours = commits.tree(tx, repository_id, head.commit_id)
-    tree = ours.with_changes(changes.merged(before, ours, after, Strategy.NONE))
+    tree = ours.with_changes(_repeated(before, ours, after))
     metadata = {
         **(note.metadata or target.metadata),
         "cherry-pick-origin": target.id,
@@ -137,12 +143,29 @@ def _advance(
     return new
 
 
+def _refuse_actions(changed: Changes) -> None:
+    """Refuse actions: whoever commits one relies on its hooks, which are not run here."""
+    for path, entry in changed.items():
+        if entry and path.startswith(ACTIONS_PREFIX):
+            raise UnsupportedError(
+                f"commit: {path}: actions and their hooks are not run by this server"
+            )
+
+
 def _clean_head(tx: Transaction, repository_id: str, branch: str) -> Ref:
     head = branches.get(tx, repository_id, branch)
     committed = commits.tree(tx, repository_id, head.commit_id)
     if any(changes.staged(committed, staging.walk(tx, repository_id, branch))):
         raise InvalidError("uncommitted changes (dirty branch)")
     return head
+
+
+def _repeated(before: Tree, ours: Tree, after: Tree) -> Changes:
+    """Return what changes in `ours` when the changes from `before` to `after` are repeated."""
+    try:
+        return changes.merged(before, ours, after, Strategy.NONE)
+    except MergeConflictError as error:
+        raise ConflictError(f"update branch: {error}") from error
 
 
 def _differ(left: Tree, right: Tree) -> bool:
@@ -157,5 +180,5 @@ def _parent_tree(tx: Transaction, repository_id: str, child: Commit, number: int
     if not child.parents and number == 1:
         return tx.tree(EMPTY)
     if number > len(child.parents):
-        raise InvalidError(f"given commit does not have the given parent number: parent {number}")
+        raise InvalidError(f"parent {number}: {PARENT_OUT_OF_RANGE}")
     return commits.tree(tx, repository_id, child.parents[number - 1])

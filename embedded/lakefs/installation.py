@@ -1,8 +1,13 @@
-"""Whether the server is set up: the key pair of its only user, from its start or from a call."""
+"""Whether the server is set up: its only user and the key pair, from its start or from a call."""
+
+from functools import cached_property
 
 from embedded.lakefs.auth import Credentials
 from embedded.lakefs.database import Database
 from embedded.lakefs.errors import ConflictError
+
+#: The user whom the key pair of the start belongs to.
+DEFAULT_USERNAME = "admin"
 
 
 class Installation:
@@ -22,11 +27,20 @@ class Installation:
             self._credentials = Credentials(*row) if row else None
         return self._credentials
 
-    def set_up(self, credentials: Credentials) -> None:
+    @cached_property
+    def username(self) -> str:
+        """The user whom the key pair belongs to; the committer of every commit."""
+        with self._database.transaction() as tx:
+            row = tx.one("SELECT username FROM installation")
+        return row["username"] if row else DEFAULT_USERNAME
+
+    def set_up(self, username: str, credentials: Credentials) -> None:
         """Let this key pair in from now on; only the first call does."""
         if self.credentials is None:
             keys = (credentials.access_key_id, credentials.secret_access_key)
             with self._database.transaction() as tx:
-                if tx.run("INSERT OR IGNORE INTO installation VALUES (1, ?, ?)", *keys):
+                if tx.run(
+                    "INSERT OR IGNORE INTO installation VALUES (1, ?, ?, ?)", *keys, username
+                ):
                     return
         raise ConflictError("lakeFS already initialized")

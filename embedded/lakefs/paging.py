@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Generic, TypeVar
 
-from fastapi import Depends
+from fastapi import Depends, Query
 
 from embedded.lakefs import views
 from embedded.lakefs.names import MAX_PATH_BYTES
@@ -24,12 +24,12 @@ class Paging:
 
     prefix: str = ""
     after: str = ""
-    amount: int = DEFAULT_PER_PAGE
+    amount: Annotated[int, Query(ge=-1, le=MAX_PER_PAGE)] = DEFAULT_PER_PAGE
 
     @property
     def limit(self) -> int:
         """The most items on a page."""
-        return min(self.amount, MAX_PER_PAGE) if self.amount > 0 else DEFAULT_PER_PAGE
+        return self.amount if self.amount > 0 else DEFAULT_PER_PAGE
 
 
 PagingQuery = Annotated[Paging, Depends()]

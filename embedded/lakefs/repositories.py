@@ -13,13 +13,15 @@ from embedded.lakefs.model import Commit, Repository, json_object
 FIRST_MESSAGE = "Repository created"
 
 
-def create(tx: Transaction, repository: Repository) -> Repository:
+def create(tx: Transaction, repository: Repository, storage_id: str = "") -> Repository:
     """Create `repository`, its default branch and the commit that both start from."""
     names.check_repository(repository.id)
-    names.check_namespace(repository.storage_namespace)
-    names.check_branch(repository.default_branch)
     if tx.one("SELECT 1 FROM repositories WHERE id = ?", repository.id):
         raise ConflictError("error creating repository: not unique")
+    if storage_id:
+        raise InvalidError("storage id: invalid value: validation error")  # the only one has no id
+    names.check_namespace(repository.storage_namespace)
+    names.check_branch(repository.default_branch)
     if not tx.run(
         "INSERT OR IGNORE INTO namespaces VALUES (?)", repository.storage_namespace.rstrip("/")
     ):

@@ -121,3 +121,16 @@ def test_the_merge_of_lakefs_drops_an_added_record(
         dev.merge_into("main")
     kept = [] if defect else ["m-new/config.json"]
     assert paths(main) == ["a", *kept, "m-new/weights"]
+
+
+def test_the_merge_of_lakefs_drops_what_the_target_added(
+    lakefs: FaultyLakeFS, main: Branch
+) -> None:
+    commit(main, "base", a="a", gone="same")
+    dev = repository(lakefs.settings).branch("dev").create("main")
+    commit(main, "ours", b="same")
+    dev.object("gone").delete()
+    dev.commit("theirs")
+    with merge_that_drops():
+        dev.merge_into("main")
+    assert paths(main) == ["a"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from lakefs.repository import Repository
 from lakefs_sdk.api.internal_api import InternalApi
 from lakefs_sdk.models.setup_state import SetupState
 
@@ -102,8 +103,12 @@ def test_somebody_else_may_be_faster(new: EmbeddedServer, monkeypatch: pytest.Mo
 
 
 def test_the_setup_outlives_the_server(new: EmbeddedServer) -> None:
-    set_up(keys(new))
+    user = {"username": "somebody"}
+    key = {"access_key_id": ACCESS_KEY_ID, "secret_access_key": SECRET_ACCESS_KEY}
+    httpx.post(f"{new.endpoint}/api/v1/setup_lakefs", json=user | {"key": key}).raise_for_status()
     new.stop()
     with EmbeddedServer(new.data, is_set_up=False) as again:
         assert state(again) == "initialized"
         assert may_come_in(keys(again))
+        main = Repository("new", again.client()).create("local://new").branch("main")
+        assert main.commit("empty", allow_empty=True).get_commit().committer == "somebody"

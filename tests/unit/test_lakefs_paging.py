@@ -36,5 +36,5 @@ def test_pages_put_together_are_the_listing(
     assert collected == folded(listing - {""}, prefix, delimiter)
 
 
-def test_an_amount_is_kept_within_bounds() -> None:
-    assert [Paging(amount=amount).limit for amount in (-1, 0, 7, 5000)] == [100, 100, 7, 1000]
+def test_no_amount_is_the_usual_one() -> None:
+    assert [Paging(amount=amount).limit for amount in (-1, 0, 7)] == [100, 100, 7]

@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 
 from fastapi import APIRouter
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 
 from embedded.lakefs import branches, changes, commits, heads, staging, views
-from embedded.lakefs.auth import USER
 from embedded.lakefs.bodies import (
     BranchCreation,
     CherryPickCreation,
@@ -54,7 +53,7 @@ def get_branch(server: CurrentServer, repository: str, branch: str) -> Json:
         return views.ref(branches.get(tx, repository, branch))
 
 
-@router.delete("/{branch}", status_code=204)
+@router.delete("/{branch}", status_code=204, response_class=Response)
 def delete_branch(
     server: CurrentServer, repository: str, branch: str, *, force: bool = False
 ) -> None:
@@ -63,7 +62,7 @@ def delete_branch(
         branches.delete(tx, found, branch)
 
 
-@router.put("/{branch}", status_code=204)
+@router.put("/{branch}", status_code=204, response_class=Response)
 def reset_branch(server: CurrentServer, repository: str, branch: str, body: ResetCreation) -> None:
     """Forget staged changes."""
     with server.writing(repository, force=body.force) as (tx, _):
@@ -94,16 +93,20 @@ def diff_branch(
 @router.post("/{branch}/commits", status_code=201)
 def commit(server: CurrentServer, repository: str, branch: str, body: CommitCreation) -> Json:
     """Commit what is staged."""
-    note = Note(USER, body.message, body.metadata, body.allow_empty, body.date)
+    note = Note(
+        server.installation.username, body.message, body.metadata, body.allow_empty, body.date
+    )
     with server.writing(repository, force=body.force) as (tx, _):
         return views.commit(heads.commit(tx, repository, branch, note))
 
 
-@router.post("/{branch}/revert", status_code=204)
+@router.post("/{branch}/revert", status_code=204, response_class=Response)
 def revert(server: CurrentServer, repository: str, branch: str, body: RevertCreation) -> None:
     """Undo a commit with a new one."""
     overrides = body.commit_overrides
-    note = Note(USER, overrides.message, overrides.metadata, body.allow_empty)
+    note = Note(
+        server.installation.username, overrides.message, overrides.metadata, body.allow_empty
+    )
     with server.writing(repository, force=body.force) as (tx, _):
         heads.revert(tx, repository, branch, body.ref, body.parent_number, note)
 
@@ -113,7 +116,9 @@ def cherry_pick(
     server: CurrentServer, repository: str, branch: str, body: CherryPickCreation
 ) -> Json:
     """Repeat a commit on top of the branch."""
-    note = Note(USER, body.commit_overrides.message, body.commit_overrides.metadata)
+    note = Note(
+        server.installation.username, body.commit_overrides.message, body.commit_overrides.metadata
+    )
     with server.writing(repository, force=body.force) as (tx, _):
         new = heads.cherry_pick(tx, repository, branch, body.ref, body.parent_number, note)
         return views.commit(new)

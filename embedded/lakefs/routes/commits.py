@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 
 from embedded.lakefs import changes, commits, heads, refs, views
-from embedded.lakefs.auth import USER
 from embedded.lakefs.bodies import Merge
 from embedded.lakefs.database import Transaction
 from embedded.lakefs.errors import NotFoundError
@@ -137,7 +136,9 @@ def merge(
 ) -> Json:
     """Merge a ref into a branch."""
     how = body or Merge()
-    note = Note(USER, how.message, how.metadata, how.allow_empty or how.force)
+    note = Note(
+        server.installation.username, how.message, how.metadata, how.allow_empty or how.force
+    )
     with server.writing(repository, force=how.force) as (tx, _):
         new = heads.merge(
             tx, repository, source, destination, note, how.strategy, squash=how.squash_merge

@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter
 
-from embedded.lakefs.auth import USER
 from embedded.lakefs.server import CurrentServer
 from embedded.lakefs.views import Json
 
@@ -19,6 +18,7 @@ def get_config(server: CurrentServer) -> Json:
         "version_config": version_config(),
         "storage_config": storage_config(server),
         "storage_config_list": [],
+        "ui_config": {},
         "capabilities_config": {},
     }
 
@@ -43,12 +43,12 @@ def storage_config(server: CurrentServer) -> Json:
 
 @router.get("/config/version")
 def version_config() -> Json:
-    """Name the release whose API this is."""
-    return {"version": VERSION, "version_context": "embedded"}
+    """Name the release whose API this is; lakectl warns of any other context."""
+    return {"version": VERSION, "version_context": "lakeFS"}
 
 
 @router.get("/user")
 def current_user(server: CurrentServer) -> Json:
     """Return the only user."""
-    user = {"id": USER, "friendly_name": USER, "creation_date": server.started}
-    return {"user": user}
+    name = server.installation.username
+    return {"user": {"id": name, "friendly_name": "", "email": "", "creation_date": server.started}}

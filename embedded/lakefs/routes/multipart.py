@@ -8,6 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
+from starlette.responses import Response
 
 from embedded.lakefs import branches, names, staging, views
 from embedded.lakefs.bodies import (
@@ -103,7 +104,7 @@ async def complete_upload(
     return views.entry(place.path, entry, address)
 
 
-@router.delete("/{upload_id}", status_code=204)
+@router.delete("/{upload_id}", status_code=204, response_class=Response)
 def abort_upload(
     server: CurrentServer,
     place: ObjectPlace,

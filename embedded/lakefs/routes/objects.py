@@ -26,7 +26,8 @@ from embedded.lakefs.server import CurrentServer, ObjectPlace, Server
 from embedded.lakefs.transfer import FileResponse, byte_range, content_range, receive
 from embedded.lakefs.views import Json
 
-METADATA_PREFIX = "x-lakefs-meta-"
+#: Which headers of an upload become metadata, and how their keys begin there.
+METADATA_PREFIXES = {"x-lakefs-meta-": "", "x-lakefs-internal-": "::lakefs::"}
 MAX_DELETES = 1000
 
 router = APIRouter(prefix="/repositories/{repository}")
@@ -118,7 +119,7 @@ def head_object(
     return Response(status_code=206, headers=headers | {"Content-Length": str(len(served))})
 
 
-@router.delete("/branches/{branch}/objects", status_code=204)
+@router.delete("/branches/{branch}/objects", status_code=204, response_class=Response)
 def delete_object(
     server: CurrentServer, repository: str, branch: str, path: str, *, force: bool = False
 ) -> None:
@@ -178,7 +179,8 @@ def _headers(entry: Entry) -> Mapping[str, str]:
 def _user_metadata(headers: Headers) -> dict[str, str]:
     # Header values travel as latin-1; lakeFS takes the bytes for UTF-8.
     return {
-        key.removeprefix(METADATA_PREFIX): value.encode("latin-1").decode(errors="replace")
+        kept + key.removeprefix(prefix): value.encode("latin-1").decode(errors="replace")
+        for prefix, kept in METADATA_PREFIXES.items()
         for key, value in headers.items()
-        if key.startswith(METADATA_PREFIX)
+        if key.startswith(prefix)
     }

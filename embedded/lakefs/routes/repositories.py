@@ -3,6 +3,7 @@
 import time
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from embedded.lakefs import repositories, views
 from embedded.lakefs.bodies import (
@@ -41,7 +42,7 @@ def create_repository(server: CurrentServer, body: RepositoryCreation) -> Json:
         metadata={},
     )
     with server.database.transaction() as tx:
-        return views.repository(repositories.create(tx, repository))
+        return views.repository(repositories.create(tx, repository, body.storage_id))
 
 
 @router.get("/{repository}")
@@ -51,7 +52,7 @@ def get_repository(server: CurrentServer, repository: str) -> Json:
         return views.repository(found)
 
 
-@router.delete("/{repository}", status_code=204)
+@router.delete("/{repository}", status_code=204, response_class=Response)
 def delete_repository(server: CurrentServer, repository: str, *, force: bool = False) -> None:
     """Delete a repository; its bytes go when the server starts the next time."""
     with server.writing(repository, force=force) as (tx, found):
@@ -65,14 +66,14 @@ def get_metadata(server: CurrentServer, repository: str) -> Json:
         return dict(found.metadata)
 
 
-@router.post("/{repository}/metadata", status_code=201)
+@router.post("/{repository}/metadata", status_code=204, response_class=Response)
 def set_metadata(server: CurrentServer, repository: str, body: RepositoryMetadataSet) -> None:
     """Note something about a repository."""
     with server.writing(repository) as (tx, found):
         repositories.set_metadata(tx, found, body.metadata)
 
 
-@router.delete("/{repository}/metadata", status_code=204)
+@router.delete("/{repository}/metadata", status_code=204, response_class=Response)
 def delete_metadata(server: CurrentServer, repository: str, body: RepositoryMetadataKeys) -> None:
     """Forget some of what is noted about a repository."""
     with server.writing(repository) as (tx, found):

@@ -9,6 +9,16 @@ from embedded.lakefs.bodies import Setup
 from embedded.lakefs.server import CurrentServer
 from embedded.lakefs.views import Json
 
+#: What lakeFS tells its web page about the login, with its own accounts only.
+LOGIN_CONFIG = {
+    "RBAC": "none",
+    "login_url": "",
+    "login_url_method": "none",
+    "login_failed_message": "The credentials don't match.",
+    "login_cookie_names": ["internal_auth_session"],
+    "logout_url": "",
+}
+
 router = APIRouter(prefix="/setup_lakefs")
 
 
@@ -19,11 +29,13 @@ def setup_state(server: CurrentServer) -> Json:
     return {
         "state": "initialized" if is_set_up else "not_initialized",
         "comm_prefs_missing": False,
+        "login_config": LOGIN_CONFIG,
     }
 
 
 @router.post("")
 def set_up(server: CurrentServer, body: Setup) -> Json:
     """Make the first user."""
-    server.installation.set_up(Credentials(body.key.access_key_id, body.key.secret_access_key))
+    credentials = Credentials(body.key.access_key_id, body.key.secret_access_key)
+    server.installation.set_up(body.username, credentials)
     return {**body.key.model_dump(), "creation_date": int(time.time())}

@@ -1,6 +1,7 @@
 """`/repositories/{repository}/tags`: names that stay."""
 
 from fastapi import APIRouter
+from starlette.responses import Response
 
 from embedded.lakefs import tags, views
 from embedded.lakefs.bodies import TagCreation
@@ -33,7 +34,7 @@ def get_tag(server: CurrentServer, repository: str, tag: str) -> Json:
         return views.ref(tags.get(tx, repository, tag))
 
 
-@router.delete("/{tag}", status_code=204)
+@router.delete("/{tag}", status_code=204, response_class=Response)
 def delete_tag(server: CurrentServer, repository: str, tag: str, *, force: bool = False) -> None:
     """Delete a tag."""
     with server.writing(repository, force=force) as (tx, _):
