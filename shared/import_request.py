@@ -7,7 +7,6 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from shared.readable_json import JsonObject
 from shared.requests import (
-    OLLAMA_ALIAS,
     BranchName,
     DownloadRequest,
     EngineName,
@@ -19,6 +18,7 @@ from shared.requests import (
     Stage,
     TaskName,
     check_options,
+    without_alias,
 )
 from shared.tasks import Engine, Task
 
@@ -69,10 +69,9 @@ class ImportRequest(DownloadRequest):
     @classmethod
     def _with_engine(cls, fields: Any) -> Any:
         """Fill in the engine of models of Ollama, and read the alias for them."""
+        fields = without_alias(fields)
         if not isinstance(fields, dict):
             return fields
-        if fields.get("task") == OLLAMA_ALIAS:
-            fields = fields | {"task": Task.TEXT_GENERATION.value, "engine": Engine.OLLAMA.value}
         if fields.get("model_source") == "ollama":
             fields = {"engine": Engine.OLLAMA.value} | fields
         return fields

@@ -205,6 +205,9 @@ class RegisterOllamaRequest(TimedRequest):
     version_description: Annotated[str, Field(max_length=5000)] | None = None
     stage: Stage | None = None
     set_priority_to_one: Flag = False
+    #: Generate one token first, and do not register a model that cannot; if absent, where the
+    #: stage is production.
+    smoke_test: Flag | None = None
 
 
 class InferRequest(TimedRequest):
@@ -224,14 +227,27 @@ class InferRequest(TimedRequest):
     @classmethod
     def _with_alias(cls, fields: Any) -> Any:
         """Read ``text-generation-ollama`` as the task and the engine that it stands for."""
-        if isinstance(fields, dict) and fields.get("task") == OLLAMA_ALIAS:
-            return fields | {"task": Task.TEXT_GENERATION, "engine": Engine.OLLAMA}
-        return fields
+        return without_alias(fields)
 
     @model_validator(mode="after")
     def _known_options(self) -> Self:
         check_options(self.task, self.engine, self.options)
         return self
+
+
+def without_alias(fields: Any) -> Any:
+    """Return a request's fields with the task and the engine that the alias stands for."""
+    if not isinstance(fields, dict) or fields.get("task") != OLLAMA_ALIAS:
+        return fields
+    if (engine := fields.get("engine")) is not None and engine != Engine.OLLAMA:
+        words = (
+            f"the task {OLLAMA_ALIAS} contradicts the engine {engine!r}: leave out the engine, or "
+            f"give the task {Task.TEXT_GENERATION}"
+        )
+        error = PydanticCustomError("contradiction", "{words}", {"words": words})
+        details = InitErrorDetails(type=error, loc=("engine",), input=engine)
+        raise ValidationError.from_exception_data("request", [details])
+    return fields | {"task": Task.TEXT_GENERATION.value, "engine": Engine.OLLAMA.value}
 
 
 def check_options(task: str, engine: str, options: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ here, and what a request or a version names is a plain string.
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 class Task(StrEnum):
@@ -120,7 +120,36 @@ def _not_in_ollama(value: object) -> object:
     return value
 
 
+def _of_the_operator(value: object) -> object:
+    if value is not None:
+        raise ValueError(
+            "the operator sets this for all requests: OLLAMA_OPTIONS, or OLLAMA_KEEP_ALIVE for "
+            "keep_alive"
+        )
+    return value
+
+
+def _not_zero(value: int | None) -> int | None:
+    if value == 0:
+        raise ValueError(
+            "0 means no limit to Ollama: give at least 1, or -1 for as many as the context holds"
+        )
+    return value
+
+
 _NotInOllama = BeforeValidator(_not_in_ollama)
+#: Options that concern the host that Ollama runs on: its threads, memory and devices.
+_OfTheOperator = BeforeValidator(_of_the_operator)
+
+#: Ollama keeps whole numbers in 32 bits where the model runs, and others in 32-bit floats. Beyond
+#: these bounds it fails, or takes another value without a word.
+_LARGEST = 2**31 - 1
+_Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+_Tokens = Annotated[int, Field(ge=-2, le=_LARGEST), AfterValidator(_not_zero)]
+#: One of 0, also one that is 0 as a 32-bit float, aborts the process that runs the model.
+_Penalty = Annotated[float, Field(ge=0.01, le=100)]
+_Bias = Annotated[float, Field(ge=-100, le=100)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
 #: A time as Ollama takes it: ``10m`` or ``1h30m``, or seconds; negative is for ever.
 KeepAlive = Annotated[
@@ -131,10 +160,11 @@ KeepAlive = Annotated[
 
 
 class OllamaOptions(GenerationOptions):
-    """Options of models on Ollama: the common ones that it can do, and all of its own.
+    """Options of models on Ollama: the common ones that it can do, and its own.
 
     Its own are those that its client or its documentation knows. Which of them a server honours
-    depends on its version and the model; it ignores the others.
+    depends on its version and the model; it ignores the others. Those that concern its host are
+    the operator's.
     """
 
     max_length: Annotated[int | None, _NotInOllama] = None
@@ -142,40 +172,51 @@ class OllamaOptions(GenerationOptions):
     early_stopping: Annotated[bool | None, _NotInOllama] = None
     length_penalty: Annotated[float | None, _NotInOllama] = None
 
-    #: Tokens of the answer; -1 is no limit, -2 is until the context is full.
-    num_predict: Annotated[int, Field(ge=-2)] | None = None
-    draft_num_predict: Annotated[int, Field(ge=0)] | None = None
-    repeat_penalty: Annotated[float, Field(ge=0)] | None = None
-    repeat_last_n: Annotated[int, Field(ge=-1)] | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
+    max_new_tokens: _Count | None = None
+    temperature: Annotated[float, Field(ge=0, le=100)] | None = None
+    top_k: Annotated[int, Field(ge=0, le=_LARGEST)] | None = None
+    repetition_penalty: _Penalty | None = None
+    #: Makes sampling repeatable; drawn and reported if not set. Ollama takes seeds modulo 2**32,
+    #: and 2**32 - 1 as none.
+    seed: Annotated[int, Field(ge=0, lt=2**32 - 1)] | None = None
+
+    #: Tokens of the answer; -1 and -2 are as many as the context holds after the prompt.
+    num_predict: _Tokens | None = None
+    repeat_penalty: _Penalty | None = None
+    #: Tokens that are looked at for repetitions; -1 is the context, which is also the most.
+    repeat_last_n: Annotated[int, Field(ge=-1, le=_LARGEST)] | None = None
+    presence_penalty: _Bias | None = None
+    frequency_penalty: _Bias | None = None
     penalize_newline: bool | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    typical_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    tfs_z: float | None = None
+    min_p: _Share | None = None
+    typical_p: _Share | None = None
+    tfs_z: Annotated[float, Field(ge=0, le=100)] | None = None
     mirostat: Annotated[int, Field(ge=0, le=2)] | None = None
-    mirostat_tau: float | None = None
-    mirostat_eta: float | None = None
-    num_keep: int | None = None
+    mirostat_tau: Annotated[float, Field(ge=0, le=100)] | None = None
+    mirostat_eta: _Share | None = None
+    num_keep: Annotated[int, Field(ge=-1, le=_LARGEST)] | None = None
 
-    #: Tokens of prompt and answer that the model is loaded for; another value loads it again.
-    num_ctx: Annotated[int, Field(ge=1)] | None = None
-    num_batch: Annotated[int, Field(ge=1)] | None = None
-    num_gpu: Annotated[int, Field(ge=-1)] | None = None
-    main_gpu: int | None = None
-    num_thread: Annotated[int, Field(ge=0)] | None = None
-    numa: bool | None = None
-    low_vram: bool | None = None
-    f16_kv: bool | None = None
-    logits_all: bool | None = None
-    vocab_only: bool | None = None
-    use_mmap: bool | None = None
-    use_mlock: bool | None = None
-    embedding_only: bool | None = None
+    #: Tokens of prompt and answer that the model is loaded for, at most those that it was trained
+    #: for; another value loads it again.
+    num_ctx: Annotated[int, Field(ge=4, le=_LARGEST)] | None = None
 
-    #: Beside Ollama's options in its requests: for this model's stay in memory, for models that
-    #: think (which they do if not set; thoughts count for ``num_predict``), for answers in JSON.
-    keep_alive: KeepAlive | None = None
+    num_batch: Annotated[int | None, _OfTheOperator] = None
+    num_gpu: Annotated[int | None, _OfTheOperator] = None
+    main_gpu: Annotated[int | None, _OfTheOperator] = None
+    num_thread: Annotated[int | None, _OfTheOperator] = None
+    draft_num_predict: Annotated[int | None, _OfTheOperator] = None
+    numa: Annotated[bool | None, _OfTheOperator] = None
+    low_vram: Annotated[bool | None, _OfTheOperator] = None
+    f16_kv: Annotated[bool | None, _OfTheOperator] = None
+    logits_all: Annotated[bool | None, _OfTheOperator] = None
+    vocab_only: Annotated[bool | None, _OfTheOperator] = None
+    use_mmap: Annotated[bool | None, _OfTheOperator] = None
+    use_mlock: Annotated[bool | None, _OfTheOperator] = None
+    embedding_only: Annotated[bool | None, _OfTheOperator] = None
+    keep_alive: Annotated[KeepAlive | None, _OfTheOperator] = None
+
+    #: Beside Ollama's options in its requests: for models that think (which they do if not set;
+    #: thoughts count for ``num_predict``), for answers in JSON.
     think: bool | Literal["low", "medium", "high", "max"] | None = None
     format: Literal["json"] | dict[str, Any] | None = None
 
@@ -186,6 +227,23 @@ class OllamaOptions(GenerationOptions):
             if getattr(self, common) is not None and getattr(self, own) is not None:
                 raise ValueError(f"{common} and {own} are the same option: give one of them")
         return self
+
+
+class OllamaHostOptions(Options):
+    """Options of Ollama that concern its host; the operator sets them for all requests."""
+
+    #: Where a request does not say.
+    num_ctx: Annotated[int, Field(ge=4, le=_LARGEST)] | None = None
+    num_batch: _Count | None = None
+    num_gpu: Annotated[int, Field(ge=-1, le=_LARGEST)] | None = None
+    main_gpu: Annotated[int, Field(ge=0, le=_LARGEST)] | None = None
+    num_thread: Annotated[int, Field(ge=0, le=1024)] | None = None
+    draft_num_predict: Annotated[int, Field(ge=0, le=_LARGEST)] | None = None
+    numa: bool | None = None
+    low_vram: bool | None = None
+    f16_kv: bool | None = None
+    use_mmap: bool | None = None
+    use_mlock: bool | None = None
 
 
 #: Common names of options, and Ollama's for the same.

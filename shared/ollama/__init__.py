@@ -1,5 +1,6 @@
 """The Ollama server: what it has, and how it pulls and runs models, through its own client."""
 
+from shared.ollama.refusals import PROMPT_TOO_LONG, prompt_too_long
 from shared.ollama.server import OllamaServer
 from shared.ollama.types import (
     Ending,
@@ -14,6 +15,7 @@ from shared.ollama.types import (
 )
 
 __all__ = [
+    "PROMPT_TOO_LONG",
     "Ending",
     "LoadedOllamaModel",
     "Messages",
@@ -24,4 +26,5 @@ __all__ = [
     "OllamaServer",
     "Pulled",
     "full_name",
+    "prompt_too_long",
 ]

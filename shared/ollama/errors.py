@@ -1,6 +1,7 @@
 """What Ollama, its client and the network raise, as errors of the platform."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import httpx
@@ -15,6 +16,7 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
+from shared.ollama.refusals import refusal_of
 
 #: Of an error that came in a stream whose status had been sent before.
 _IN_STREAM = -1
@@ -32,6 +34,10 @@ _NO_MEMORY = (
 )
 _NO_DISK = "no space left on device"
 _NOT_IN_LIBRARY = "file does not exist"
+#: How a pull begins to fail, and how it does on the way.
+_MANIFEST = "pull model manifest"
+_NO_NETWORK = ("max retries exceeded", "dial tcp", "i/o timeout", "no such host")
+_TOO_OLD = "requires a newer version of ollama"
 _NO_SUCH_ROUTE = "page not found"
 
 
@@ -49,13 +55,24 @@ def _away(host: str, why: str) -> UnavailableError:
     return UnavailableError(f"Ollama at {host} {why}", code="ollama_unavailable", service="Ollama")
 
 
-def missing(host: str, name: str) -> NotFoundError:
-    """Return the error of a model that the server does not have."""
+def missing(host: str, name: str, there: Iterable[str] = ()) -> NotFoundError:
+    """Return the error of a model that the server does not have; name what is like it there."""
+    near = near_names(name, there)
+    hint = f"Did you mean {' or '.join(map(repr, near))}? Else pull" if near else "Pull"
     return NotFoundError(
-        f"Ollama at {host} has no model {name!r}. Pull it first: POST /models/download with "
+        f"Ollama at {host} has no model {name!r}. {hint} it first: POST /models/download with "
         f'"model_source": "ollama", or `ollama pull {name}`',
         code="model_not_found",
     )
+
+
+def near_names(name: str, there: Iterable[str]) -> list[str]:
+    """Return the names that are there and like the one that is not, the nearest first."""
+    names = list(there)
+    base = name.partition(":")[0].lower()
+    same = [each for each in names if each.partition(":")[0].lower() == base]
+    close = difflib.get_close_matches(name.lower().removesuffix(":latest"), names, n=3)
+    return list(dict.fromkeys([*same, *close]))[:3]
 
 
 @contextmanager
@@ -86,14 +103,30 @@ def _answered(host: str, name: str | None, status: int, words: str) -> Lifecycle
         return missing(host, name)
     if name and _NOT_IN_LIBRARY in said:
         return NotFoundError(f"Ollama's library has no model {name!r}", code="model_not_found")
+    if (failed := _registry_failed(host, status, words)) is not None:
+        return failed
     if any(sign in said for sign in _NO_MEMORY):
         return OutOfMemoryError(f"Ollama at {host} has no memory for {name}: {words}")
-    if _NO_DISK in said:
-        return InsufficientDiskError(f"The disk of Ollama at {host} is full: {words}")
-    return _refused(host, status, words or f"status {status}")
+    # A load for which there is no memory says too that the model cannot be loaded.
+    return refusal_of(words) or _refused(host, status, words or f"status {status}")
+
+
+def _registry_failed(host: str, status: int, words: str) -> LifecycleError | None:
+    """Return the error of a pull that failed at the registry; it is not Ollama's own."""
+    said = words.lower()
+    no_network = any(sign in said for sign in _NO_NETWORK)
+    if _MANIFEST not in said and not (status == _IN_STREAM and no_network):
+        return None
+    told = f"the registry that Ollama at {host} pulls from fails: {words}"
+    if _TOO_OLD in said:
+        return RequestError(told, code="ollama_refused")
+    service = "Ollama's registry" if no_network else ""
+    return UnavailableError(told, code="ollama_registry_unavailable", service=service)
 
 
 def _refused(host: str, status: int, words: str) -> LifecycleError:
+    if _NO_DISK in words.lower():
+        return InsufficientDiskError(f"The disk of Ollama at {host} is full: {words}")
     if status in {401, 403}:
         return DeniedError(f"Ollama at {host} refuses: {words}", code="ollama_unauthorized")
     if status in {408, 429, 502, 503, 504}:

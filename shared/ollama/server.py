@@ -4,7 +4,7 @@ import ipaddress
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,6 +35,20 @@ Answer = TypeVar("Answer", ollama.GenerateResponse, ollama.ChatResponse)
 SILENCE_SECONDS = 1800.0
 
 
+class _Uncut(ollama.AsyncClient):
+    """A client whose requests say that nothing is to be cut.
+
+    Ollama drops the beginning of a prompt that is longer than the context, and shifts the context
+    when the answer reaches its end, both without a word. Its client has no parameters for that.
+    """
+
+    async def _request(  # type: ignore[override]
+        self, *args: Any, json: dict[str, Any], **kwargs: Any
+    ) -> Any:
+        uncut = {**json, "truncate": False, "shift": False}
+        return await super()._request(*args, json=uncut, **kwargs)
+
+
 class OllamaServer:
     """Safe to use from several threads; holds no connection between calls."""
 
@@ -54,11 +68,14 @@ class OllamaServer:
 
     def model(self, name: str) -> OllamaModel:
         """Return one of them; raise ``NotFoundError`` if it is not there."""
-        wanted = full_name(name).lower()
-        for model in self.models():
-            if full_name(model.name).lower() == wanted:
-                return model
-        raise missing(self.host, full_name(name))
+        models = self.models()
+        if (found := _named(name, models)) is None:
+            raise missing(self.host, full_name(name), [model.name for model in models])
+        return found
+
+    def find(self, name: str) -> OllamaModel | None:
+        """Return one of them; None if it is not there."""
+        return _named(name, self.models())
 
     def show(self, name: str) -> OllamaDetails:
         """Return what the server knows of a model; raise ``NotFoundError`` if it is not there."""
@@ -149,7 +166,7 @@ class OllamaServer:
     ) -> Generator[OllamaChunk, None, None]:
         """Yield the chunks of an answer, the last one with its ending."""
         chunk = None
-        with closing(self._stream(name, ask, token)) as messages:
+        with closing(self._stream(name, ask, token, _Uncut)) as messages:
             for message in messages:
                 chunk = OllamaChunk.of(message)
                 yield chunk
@@ -161,12 +178,13 @@ class OllamaServer:
         name: str,
         ask: Callable[[ollama.AsyncClient], Awaitable[AsyncIterator[T]]],
         token: CancelToken,
+        client_class: type[ollama.AsyncClient] = ollama.AsyncClient,
     ) -> Generator[T, None, None]:
         """Yield what the server streams; stop it by closing its connection."""
 
         async def messages() -> AsyncGenerator[T, None]:
             timeout = httpx.Timeout(self._timeout_seconds, read=SILENCE_SECONDS)
-            async with ollama.AsyncClient(
+            async with client_class(
                 self.host, timeout=timeout, verify=self._ssl, trust_env=self._trust_env
             ) as client:
                 answer = await ask(client)
@@ -191,6 +209,11 @@ class OllamaServer:
             ) as client,
         ):
             yield client
+
+
+def _named(name: str, models: list[OllamaModel]) -> OllamaModel | None:
+    wanted = full_name(name).lower()
+    return next((model for model in models if full_name(model.name).lower() == wanted), None)
 
 
 def _is_loopback(host: str) -> bool:

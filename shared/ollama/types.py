@@ -1,5 +1,6 @@
 """What the Ollama server tells, as the platform keeps it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +15,8 @@ _NANOSECONDS = 1e9
 #: What Ollama leaves out when it shows a name.
 _DEFAULT_HOST = "registry.ollama.ai/"
 _DEFAULT_NAMESPACE = "library/"
+#: How a Modelfile names a file of the server's store.
+_BLOB = re.compile(r"^FROM .*\bsha256[-:]([0-9a-f]{64})\s*$", re.MULTILINE)
 
 
 def full_name(name: str) -> str:
@@ -65,6 +68,10 @@ class OllamaDetails:
     parameter_count: int | None
     #: ``completion``, ``embedding``, ``vision``, …; empty where the server does not say.
     capabilities: frozenset[str]
+    #: Tokens that it was trained for.
+    context_length: int | None = None
+    #: Of its GGUF file, hexadecimal: the same on every host, as the manifest's digest is not.
+    gguf_sha256: str | None = None
 
     @classmethod
     def of(cls, shown: ollama.ShowResponse) -> Self:
@@ -77,7 +84,21 @@ class OllamaDetails:
             quantization=details.quantization_level if details else None,
             parameter_count=int(count) if count else None,
             capabilities=frozenset(shown.capabilities or ()),
+            context_length=_context_length(info),
+            gguf_sha256=_gguf_sha256(shown),
         )
+
+
+def _context_length(info: Mapping[str, Any]) -> int | None:
+    length = info.get(f"{info.get('general.architecture')}.context_length")
+    return int(length) if length else None
+
+
+def _gguf_sha256(shown: ollama.ShowResponse) -> str | None:
+    """Read it where the server names the file that a model is made from."""
+    parent = shown.details.parent_model if shown.details else None
+    found = _BLOB.search(shown.modelfile or "") or _BLOB.search(f"FROM {parent}")
+    return found[1] if found else None
 
 
 @dataclass(frozen=True)
@@ -89,6 +110,10 @@ class LoadedOllamaModel:
     #: The part of it on GPUs.
     vram_bytes: int
     expires_at: datetime | None
+    #: Of the manifest, hexadecimal.
+    digest: str = ""
+    #: Tokens of prompt and answer that it is loaded for.
+    context_length: int | None = None
 
     @classmethod
     def of(cls, running: ollama.ProcessResponse.Model) -> Self:
@@ -98,6 +123,8 @@ class LoadedOllamaModel:
             size_bytes=int(running.size or 0),
             vram_bytes=int(running.size_vram or 0),
             expires_at=running.expires_at,
+            digest=running.digest or "",
+            context_length=running.context_length,
         )
 
 

@@ -1,10 +1,12 @@
 """The services that the platform works with, most of them under their own clients' names."""
 
+from typing import Literal
+
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings.group import Group
-from shared.tasks import KeepAlive
+from shared.tasks import KeepAlive, OllamaHostOptions
 
 
 class RedisSettings(Group):
@@ -93,6 +95,19 @@ class OllamaSettings(Group):
         None,
         description="How long Ollama keeps a model in memory after its last use: `10m`, or "
         "seconds; negative: for ever. Ollama's own default if not set.",
+    )
+    options: OllamaHostOptions = Field(
+        OllamaHostOptions(),
+        description="Options of Ollama that concern its host, as a JSON object: `num_thread`, "
+        "`num_batch`, `num_gpu`, `main_gpu`, `use_mmap`, `use_mlock`, `numa`, "
+        "`draft_num_predict`, `low_vram`, `f16_kv`, and the `num_ctx` of requests that do not "
+        "say. Requests may not set them, except for `num_ctx`.",
+    )
+    replaced_models: Literal["refuse", "serve"] = Field(
+        "refuse",
+        description="What becomes of a request to a version whose model has been replaced in "
+        "Ollama since it was registered: `refuse` (a conflict that names both digests) or "
+        "`serve` (the digest that answered is in `metadata`).",
     )
 
 

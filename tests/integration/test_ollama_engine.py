@@ -2,24 +2,17 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
-from shared.cancellation import CancelToken
 from shared.errors import CancelledError, InvalidInputError, ModelLoadError, NotFoundError
-from shared.models import ModelVersion
-from shared.settings import InferenceSettings, OllamaSettings, Settings
-from shared.tasks import Engine, Task
+from shared.settings import Settings
+from shared.tasks import Task
+from tests.asked_ollama import MODEL, asked
 from tests.ollama_server import Fault, FaultKind, Model, OllamaTestServer, ollama_server
 from workers.inference.calls import InferenceCall
-from workers.inference.engines.base import ModelSource
-from workers.inference.engines.ollama_engine import OllamaEngine, OllamaTextHandler
-from workers.inference.registry import HandlerRegistry
-from workers.inference.router import TaskRouter
+from workers.inference.handlers.ollama_text import OllamaTextHandler
 
-MODEL = "echo:1b"
 PATIENCE_SECONDS = 60
 
 
@@ -30,68 +23,19 @@ def remote() -> Iterator[OllamaTestServer]:
         yield server
 
 
-@dataclass
-class Asked:
-    """An engine with its handler, as the executor uses them, and what they handed out."""
-
-    settings: Settings
-    token: CancelToken = field(default_factory=CancelToken)
-    heard: list[str] = field(default_factory=list)
-    progress: list[tuple[int, int | None, str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        registry = HandlerRegistry()
-        registry.register_engine_manually(OllamaEngine)
-        registry.register_handler_manually("text-generation", "ollama", OllamaTextHandler)
-        self.route = TaskRouter(registry, self.settings).route(Task.TEXT_GENERATION, "ollama")
-
-    def load(self, **tags: str) -> Any:
-        tags = tags or {"ollama_model_name": MODEL}
-        version = ModelVersion(
-            "echo", "1", "production", Task.TEXT_GENERATION, Engine.OLLAMA, None, tags=tags
-        )
-        source = ModelSource(version, Task.TEXT_GENERATION, None)
-        self.route.engine.check_model(source)
-        assert self.route.engine.estimate_bytes(source) == 0
-        return self.route.engine.load_model(source)
-
-    def infer(self, inputs: object, **options: object) -> dict[str, Any]:
-        handler = self.route.handler
-        data = {"inputs": inputs}
-        handler.validate_input(data)
-        call = InferenceCall(
-            Task.TEXT_GENERATION,
-            data,
-            handler.parse_options(options),
-            self.token,
-            self.heard.append,
-            lambda *report: self.progress.append(report),
-        )
-        model = self.load()
-        prepared = handler.preprocess(model, call)
-        output = self.route.engine.infer(model, prepared, call)
-        return handler.postprocess(model, call, prepared, output)
-
-
-def asked(remote: OllamaTestServer, **settings: object) -> Asked:
-    ollama = OllamaSettings.model_validate({"host": remote.url, **settings})
-    return Asked(
-        Settings(
-            ollama=ollama, inference=InferenceSettings(max_new_tokens=5, max_thinking_tokens=3)
-        )
-    )
-
-
 def test_a_text_is_answered_with_what_the_answer_took(remote: OllamaTestServer) -> None:
-    result = asked(remote).infer("one two three", temperature=0)
+    result = asked(remote).infer("one two three", temperature=0, seed=3)
     assert result == {
         "generated_text": "one two three",
         "metadata": {
             "input_tokens": 3,
             "output_tokens": 3,
             "finish_reason": "stop",
-            "seed": None,
+            "seed": 3,
             "ollama_model_name": MODEL,
+            "ollama_digest": Model(MODEL).digest,
+            "gguf_sha256": Model(MODEL).blob,
+            "context_length": 4096,
             "ollama_load_seconds": 4.0,
             "prompt_seconds": 1.0,
             "generation_seconds": 2.0,
@@ -136,7 +80,14 @@ def test_common_options_arrive_under_ollamas_names(remote: OllamaTestServer) -> 
 
 
 def test_ollamas_own_options_arrive_as_they_are(remote: OllamaTestServer) -> None:
-    own = {"num_predict": -1, "mirostat": 2, "mirostat_tau": 4.0, "num_ctx": 512, "min_p": 0.1}
+    own = {
+        "seed": 7,
+        "num_predict": -1,
+        "mirostat": 2,
+        "mirostat_tau": 4.0,
+        "num_ctx": 512,
+        "min_p": 0.1,
+    }
     asked(remote).infer("a b", **own)
     assert remote.bodies("/api/generate")[0]["options"] == own
 
@@ -183,12 +134,11 @@ def test_what_stands_beside_the_options_is_passed_on(remote: OllamaTestServer) -
     remote.have(Model(MODEL, capabilities=("completion", "thinking")))
     ask = asked(remote, keep_alive="10m")
     thought = ask.infer("a", think=True, format="json")
-    ask.infer("a", keep_alive=0)
-    first, second = remote.bodies("/api/generate")
+    (first,) = remote.bodies("/api/generate")
     assert (first["keep_alive"], first["think"], first["format"]) == ("10m", True, "json")
-    assert second["keep_alive"] == 0
     assert thought["generated_text"] == "a"
     assert thought["metadata"]["thinking"] == "Let me see."
+    assert (ask.thoughts, ask.heard) == (["Let", " me", " see."], ["a"])
 
 
 @pytest.mark.parametrize(
@@ -208,7 +158,7 @@ def test_what_stands_beside_the_options_is_passed_on(remote: OllamaTestServer) -
 def test_inputs_that_are_not_a_prompt_are_refused(inputs: object) -> None:
     with pytest.raises(InvalidInputError) as refused:
         OllamaTextHandler(Settings()).validate_input({"inputs": inputs})
-    assert refused.value.field == "data.inputs"
+    assert (refused.value.field or "").startswith("data.inputs")
 
 
 def test_data_that_would_be_ignored_is_refused() -> None:

@@ -12,11 +12,14 @@ from shared.errors import (
     CancelledError,
     DeniedError,
     InsufficientDiskError,
+    InvalidInputError,
     LifecycleError,
+    ModelLoadError,
     NotFoundError,
     OutOfMemoryError,
     RequestError,
     UnavailableError,
+    UnsupportedTaskError,
 )
 from shared.ollama import OllamaSampling, OllamaServer
 from shared.settings import OllamaSettings
@@ -80,7 +83,7 @@ def test_a_server_that_does_not_run_is_named_with_what_to_do(
         (500, "llama runner process has terminated", UnavailableError, "ollama_unavailable"),
         (503, "server busy, please try again", UnavailableError, "ollama_unavailable"),
         (429, "too many requests", UnavailableError, "ollama_unavailable"),
-        (400, "option must be of type integer", RequestError, "ollama_refused"),
+        (400, "top_logprobs must be between 0 and 20", RequestError, "ollama_refused"),
         (401, "unauthorized", DeniedError, "ollama_unauthorized"),
         (404, "model 'echo:1b' not found", NotFoundError, "model_not_found"),
         (404, "404 page not found", RequestError, "ollama_refused"),
@@ -91,6 +94,43 @@ def test_a_server_that_does_not_run_is_named_with_what_to_do(
             "out_of_memory",
         ),
         (500, "write blob: no space left on device", InsufficientDiskError, "insufficient_disk"),
+        (
+            500,
+            "llama-server process has terminated: error loading model: out of memory",
+            OutOfMemoryError,
+            "out_of_memory",
+        ),
+        (
+            500,
+            "error loading model: tensor data is not within the file bounds",
+            ModelLoadError,
+            "corrupt_weights",
+        ),
+        (500, "unable to load model: /blobs/sha256-00", ModelLoadError, "corrupt_weights"),
+        (
+            500,
+            "error loading model: unknown model architecture: 'newest'",
+            ModelLoadError,
+            "unsupported_architecture",
+        ),
+        (500, 'option "num_ctx" must be of type integer', InvalidInputError, "invalid_input"),
+        (400, '"echo:1b" does not support thinking', InvalidInputError, "invalid_input"),
+        (400, '"echo:1b" does not support chat', UnsupportedTaskError, "unsupported_task"),
+        (400, 'time: invalid duration "soon"', InvalidInputError, "invalid_input"),
+        (500, "invalid JSON schema in format", InvalidInputError, "invalid_input"),
+        (500, "json: unsupported value: +Inf", InvalidInputError, "invalid_input"),
+        (
+            400,
+            "pull model manifest: 412: the model requires a newer version of Ollama",
+            RequestError,
+            "ollama_refused",
+        ),
+        (
+            400,
+            "pull model manifest: 500: internal error",
+            UnavailableError,
+            "ollama_registry_unavailable",
+        ),
     ],
 )
 @WORKS

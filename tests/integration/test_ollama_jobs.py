@@ -2,11 +2,18 @@
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from shared.errors import CancelledError, NotFoundError, UnsupportedTaskError
+from shared.errors import (
+    CancelledError,
+    ModelLoadError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedTaskError,
+)
 from shared.jobs import JobKind
 from shared.ollama import OllamaServer
 from shared.registry import ModelRegistry
@@ -74,6 +81,26 @@ def test_a_pull_of_what_does_not_exist_fails_for_good(
         OllamaPull(server)(new_run(JobKind.DOWNLOAD, download("none-such")).context)
 
 
+def test_a_model_that_is_there_is_not_asked_of_the_registry(
+    remote: OllamaTestServer, server: OllamaServer, model: Model, new_run: NewRun
+) -> None:
+    remote.registry_fails = "dial tcp: lookup registry.ollama.ai: no such host"
+    result = OllamaPull(server)(new_run(JobKind.DOWNLOAD, download(model.name)).context)
+    assert (result["local_model_name"], result["revision"]) == (model.name, model.digest)
+    assert f"Ollama has {model.name} already" in result["note"]
+    assert not remote.bodies("/api/pull")
+
+
+def test_a_registry_that_is_away_is_named_as_the_registry(
+    remote: OllamaTestServer, server: OllamaServer, new_run: NewRun
+) -> None:
+    remote.registry_fails = "dial tcp: lookup registry.ollama.ai: no such host"
+    with pytest.raises(UnavailableError, match=r"the registry that Ollama .*no such host") as away:
+        OllamaPull(server)(new_run(JobKind.DOWNLOAD, download("none-such")).context)
+    assert away.value.specific_code == "ollama_registry_unavailable"
+    assert away.value.service == "Ollama's registry"
+
+
 def test_a_pull_looks_at_its_token(server: OllamaServer, model: Model, new_run: NewRun) -> None:
     run = new_run(JobKind.DOWNLOAD, download(model.name.removesuffix(":latest")))
     run.token.cancel(CancelledError("by the test"))
@@ -100,7 +127,9 @@ def test_a_model_becomes_a_version_with_its_tags_and_stage(
             "model_source": "ollama",
             "model_name": model.name,
             "ollama_model_name": model.name,
-            "revision": model.listed["digest"],
+            "revision": model.digest,
+            "gguf_sha256": model.blob,
+            "context_length": "8192",
             "model_params": "1.2358144",
             "inference_priority": "1",
             "stage": "production",
@@ -147,6 +176,54 @@ def test_a_model_that_the_server_lacks_is_named(register: RegisterOllama, new_ru
     run = new_run(JobKind.REGISTER, {"local_model_name": "none-such:9b"})
     with pytest.raises(NotFoundError, match="no model 'none-such:9b'"):
         register(run.context)
+
+
+def test_a_near_name_is_named(
+    remote: OllamaTestServer, register: RegisterOllama, new_run: NewRun
+) -> None:
+    remote.have(Model("smollm2:135m"), Model("other:1b"))
+    run = new_run(JobKind.REGISTER, {"local_model_name": "smollm2"})
+    with pytest.raises(NotFoundError, match=r"Did you mean 'smollm2:135m'\?"):
+        register(run.context)
+
+
+@pytest.mark.parametrize("asked", [{"stage": "production"}, {"smoke_test": True}])
+def test_a_broken_model_does_not_become_a_version(
+    remote: OllamaTestServer,
+    register: RegisterOllama,
+    registry: ModelRegistry,
+    model: Model,
+    new_run: NewRun,
+    asked: dict[str, Any],
+) -> None:
+    remote.have(replace(model, broken=True))
+    run = new_run(JobKind.REGISTER, {"local_model_name": model.name, **asked})
+    with pytest.raises(ModelLoadError, match="corrupted or incomplete"):
+        register(run.context)
+    with pytest.raises(NotFoundError):
+        registry.versions(model.name.replace(":", "_"), all_version=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "tries"),
+    [
+        ({"stage": "production"}, 1),
+        ({"smoke_test": True}, 1),
+        ({}, 0),
+        ({"stage": "production", "smoke_test": False}, 0),
+    ],
+)
+def test_one_token_is_generated_where_production_is_given(
+    remote: OllamaTestServer,
+    register: RegisterOllama,
+    model: Model,
+    new_run: NewRun,
+    asked: dict[str, Any],
+    tries: int,
+) -> None:
+    register(new_run(JobKind.REGISTER, {"local_model_name": model.name, **asked}).context)
+    sent = [body["options"] for body in remote.bodies("/api/generate")]
+    assert sent == [{"num_predict": 1}] * tries
 
 
 def test_a_model_that_only_embeds_is_refused(

@@ -27,3 +27,5 @@ class InferenceCall:
     #: Takes the generated text in pieces; None where nobody listens.
     on_token: Emit | None = None
     on_progress: Report = ignore_progress
+    #: Takes what the model thinks before it answers, as ``on_token`` takes the answer.
+    on_thought: Emit | None = None

@@ -84,7 +84,7 @@ _BUILT_IN = (
     ),
     EntryPoint("ollama", f"{_HERE}.engines.ollama_engine:OllamaEngine", ENGINES),
     EntryPoint(
-        "text-generation:ollama", f"{_HERE}.engines.ollama_engine:OllamaTextHandler", HANDLERS
+        "text-generation:ollama", f"{_HERE}.handlers.ollama_text:OllamaTextHandler", HANDLERS
     ),
 )
 

@@ -90,7 +90,9 @@ def _registration(request: ImportRequest, so_far: Results) -> JobRequest:
     )
     if request.from_ollama:
         name = so_far[JobKind.DOWNLOAD]["local_model_name"]
-        return RegisterOllamaRequest(local_model_name=name, **shared)
+        return RegisterOllamaRequest(
+            local_model_name=name, smoke_test=request.stage == "production", **shared
+        )
     uploaded = so_far[JobKind.UPLOAD]
     return RegisterRequest(
         task=request.task,

@@ -1,11 +1,12 @@
 """The jobs about models of the Ollama server: pulled by its own means, registered by its name."""
 
 import re
+from contextlib import closing
 from typing import Any
 
 from shared.errors import UnsupportedTaskError
 from shared.models import ModelVersion
-from shared.ollama import OllamaDetails, OllamaModel, OllamaServer
+from shared.ollama import OllamaDetails, OllamaModel, OllamaSampling, OllamaServer
 from shared.registry import Cause, ModelRegistry
 from shared.requests import DownloadRequest, RegisterOllamaRequest
 from shared.tasks import Engine, Task
@@ -18,6 +19,9 @@ _SCALES = {"m": 1e6, "b": 1e9}
 _SIZE = re.compile(r"(?:(\d+)x)?(\d+(?:\.\d+)?)([mb])", re.IGNORECASE)
 _NOT_IN_REGISTERED_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _MAX_NAME_LETTERS = 200
+#: The inference that a model must pass before it is registered for production.
+_SMOKE_PROMPT = "Hello"
+_SMOKE_OPTIONS = {"num_predict": 1}
 
 
 class OllamaPull:
@@ -27,22 +31,32 @@ class OllamaPull:
         self._server = server
 
     def __call__(self, context: JobContext) -> dict[str, Any]:
-        """Have the server pull the model and return the job's result."""
+        """Have the server pull the model, unless it has it, and return the job's result.
+
+        A model that is there may be nobody else's: a pull would ask a registry that does not know
+        it, or cannot be reached.
+        """
         request = DownloadRequest.model_validate(context.job.request)
 
         def report(completed: int, total: int | None, message: str) -> None:
             context.report(completed, total, "bytes", message)
 
-        pulled = self._server.pull(request.model_name, context.token, report)
-        model = self._server.model(request.model_name)
+        context.check()
+        files, note = 0, {}
+        if (model := self._server.find(request.model_name)) is not None:
+            note = {"note": f"Ollama has {model.name} already; `ollama pull` brings a newer one"}
+        else:
+            files = self._server.pull(request.model_name, context.token, report).files
+            model = self._server.model(request.model_name)
         context.report(model.size_bytes, model.size_bytes, "bytes", model.name)
         return {
             "local_model_name": model.name,
             "model_name": request.model_name,
             "model_source": request.model_source,
             "revision": model.digest,
-            "files": pulled.files,
+            "files": files,
             "size_bytes": model.size_bytes,
+            **note,
         }
 
 
@@ -60,6 +74,8 @@ class RegisterOllama:
         details = self._server.show(model.name)
         _check_task(model, details)
         context.check()
+        if request.smoke_test or (request.smoke_test is None and request.stage == "production"):
+            self._try(model, context)
         version = self._registry.create_version(
             request.registered_name or registered_name(model.name),
             None,
@@ -75,6 +91,15 @@ class RegisterOllama:
                 cause=Cause("register", context.job.id, context.job.submitter),
             )
         return _result(version)
+
+    def _try(self, model: OllamaModel, context: JobContext) -> None:
+        """Generate one token; raise what hinders it, for instance a file that is cut off."""
+        sampling = OllamaSampling(_SMOKE_OPTIONS)
+        with closing(
+            self._server.generate(model.name, _SMOKE_PROMPT, sampling, context.token)
+        ) as chunks:
+            for _ in chunks:
+                context.check()
 
 
 def registered_name(ollama_name: str) -> str:
@@ -113,10 +138,15 @@ def _tags(
         "model_source": "ollama",
         "model_name": model.name,
         "ollama_model_name": model.name,
-        # A name moves on when it is pulled again: this says what was registered.
+        # A name moves on when it is pulled again: these say what was registered. The manifest's
+        # digest differs between hosts, that of the file does not.
         "revision": model.digest,
         "inference_priority": "1" if request.set_priority_to_one else "0",
     }
+    if details.gguf_sha256 is not None:
+        tags["gguf_sha256"] = details.gguf_sha256
+    if details.context_length is not None:
+        tags["context_length"] = str(details.context_length)
     if billions := request.model_params or estimate_billions(details, model.name):
         tags["model_params"] = f"{billions:.9f}".rstrip("0").rstrip(".")
     return tags

@@ -1,40 +1,68 @@
-"""Models that an Ollama server runs: the engine, and its handler of text generation.
+"""The engine of models that an Ollama server runs.
 
 Loading is left to the server, which loads a model with the first request for it, inside a stream
 that can be called off.
 """
 
-from collections.abc import Mapping
+import threading
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import structlog
 
-from shared.errors import InvalidInputError, LifecycleError, ModelLoadError, NotFoundError
-from shared.ollama import Ending, Messages, OllamaSampling, OllamaServer
+from shared.errors import (
+    ConflictError,
+    InvalidInputError,
+    LifecycleError,
+    ModelLoadError,
+    NotFoundError,
+)
+from shared.models import ModelVersion
+from shared.ollama import (
+    Ending,
+    Messages,
+    OllamaModel,
+    OllamaSampling,
+    OllamaServer,
+    full_name,
+    prompt_too_long,
+)
 from shared.settings import Settings
-from shared.tasks import OLLAMA_NAMES, OllamaOptions, Options, Task
+from shared.tasks import Task
 from workers.inference.calls import InferenceCall
 from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
-from workers.inference.handlers.base import BaseModelHandler
 
 log = structlog.get_logger()
 
-_FIELD = "data.inputs"
-_ROLES = ("system", "user", "assistant")
-#: Options that are not among the ``options`` of Ollama's requests, or mean others there.
-_APART = {"do_sample", "keep_alive", "think", "format"}
+#: The list of the server's models is as good as new for so long.
+_LIST_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """What a name stood for on the server when it was last looked at."""
+
+    #: Of the manifest.
+    digest: str
+    #: Of the GGUF file; None where the server does not name it.
+    gguf_sha256: str | None
+    #: Whether it thinks before it answers where a request does not say.
+    thinks: bool
+    #: Tokens that it was trained for.
+    context_length: int | None
 
 
 @dataclass
 class ServedModel(LoadedModel):
     """A model of the server."""
 
+    version: ModelVersion
     #: With its tag.
     ollama_name: str
-    #: Whether it thinks before it answers where a request does not say; None if nobody knows.
-    thinks: bool | None
+    #: None while the server does not have it.
+    content: ModelContent | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +81,10 @@ class OllamaAnswer:
     text: str
     thinking: str
     ending: Ending
+    #: What answered.
+    content: ModelContent
+    #: Tokens of prompt and answer that the model was loaded for; None if it is unloaded already.
+    context_length: int | None
 
 
 class OllamaEngine(BaseEngine[ServedModel]):
@@ -65,6 +97,8 @@ class OllamaEngine(BaseEngine[ServedModel]):
         """Connect to nothing yet."""
         super().__init__(settings)
         self._server = OllamaServer(settings.ollama)
+        self._list_lock = threading.Lock()
+        self._list: tuple[float, dict[str, OllamaModel]] = (float("-inf"), {})
 
     def check_model(self, source: ModelSource) -> None:
         """Refuse a version that does not say which of Ollama's models it is."""
@@ -75,29 +109,36 @@ class OllamaEngine(BaseEngine[ServedModel]):
         return 0
 
     def load_model(self, source: ModelSource) -> ServedModel:
-        """See that the server has the model, unless it may be pulled when it is asked for."""
-        name, thinks = _ollama_name(source), None
+        """Look the model up, unless it may be pulled when it is asked for.
+
+        The server loads it with the first request for it.
+        """
+        name, content = _ollama_name(source), None
         try:
-            name = self._server.model(name).name
-            thinks = "thinking" in self._server.show(name).capabilities
+            listed = self._server.model(name)
+            name, content = listed.name, self._content(listed)
         except NotFoundError:
             if not self.settings.ollama.auto_pull:
                 raise
-        return ServedModel(
+        model = ServedModel(
             architecture=None,
             tasks=self.supported_tasks,
             size_bytes=0,
             device=f"ollama:{self._server.host}",
+            version=source.version,
             ollama_name=name,
-            thinks=thinks,
+            content=content,
         )
+        if content is not None:
+            self._check_content(model, content)
+        return model
 
     def infer(self, model: ServedModel, inputs: Any, call: InferenceCall) -> OllamaAnswer:
         """Generate the answer to an ``OllamaPrompt``; pull the model first if it is to be."""
         if not isinstance(inputs, OllamaPrompt):
             raise TypeError(f"the Ollama engine does not run {type(inputs).__name__}")
         try:
-            return self._answer(model.ollama_name, inputs, call)
+            return self._answer(model, inputs, call)
         except NotFoundError:
             if not self.settings.ollama.auto_pull:
                 raise
@@ -106,7 +147,8 @@ class OllamaEngine(BaseEngine[ServedModel]):
             call.on_progress(completed, total, "bytes", message)
 
         self._server.pull(model.ollama_name, call.token, report)
-        return self._answer(model.ollama_name, inputs, call)
+        self._forget_list()
+        return self._answer(model, inputs, call)
 
     def unload_model(self, model: ServedModel) -> None:
         """Have the server free the model's memory; where it cannot be asked, it does so in time."""
@@ -119,7 +161,76 @@ class OllamaEngine(BaseEngine[ServedModel]):
         """Return the server's address; whether it answers is too slow a question for heartbeats."""
         return {"host": self._server.host}
 
-    def _answer(self, name: str, prompt: OllamaPrompt, call: InferenceCall) -> OllamaAnswer:
+    # ── what answers ─────────────────────────────────────────────────────────
+
+    def _current(self, model: ServedModel) -> ModelContent:
+        """Return what the model's name stands for now, if the version may be served with it."""
+        listed = self._listed(model.ollama_name)
+        if model.content is None or model.content.digest != listed.digest:
+            model.content = self._content(listed)
+        self._check_content(model, model.content)
+        return model.content
+
+    def _listed(self, name: str) -> OllamaModel:
+        """Return the server's entry for a model; one request a second serves all who ask."""
+        with self._list_lock:
+            asked_at, models = self._list
+            if time.monotonic() - asked_at > _LIST_SECONDS:
+                asked_at = time.monotonic()
+                models = {full_name(each.name).lower(): each for each in self._server.models()}
+                self._list = (asked_at, models)
+        return models.get(full_name(name).lower()) or self._server.model(name)
+
+    def _forget_list(self) -> None:
+        with self._list_lock:
+            self._list = (float("-inf"), {})
+
+    def _content(self, listed: OllamaModel) -> ModelContent:
+        details = self._server.show(listed.name)
+        return ModelContent(
+            digest=listed.digest,
+            gguf_sha256=details.gguf_sha256,
+            thinks="thinking" in details.capabilities,
+            context_length=details.context_length,
+        )
+
+    def _check_content(self, model: ServedModel, content: ModelContent) -> None:
+        """Raise if the name stands for another model than the one that was registered.
+
+        The GGUF file says which model it is; the manifest's digest, which differs between hosts,
+        does only where one of the two files is not known.
+        """
+        tags = model.version.tags
+        registered, now = tags.get("gguf_sha256"), content.gguf_sha256
+        if registered is None or now is None:
+            registered, now = tags.get("revision"), content.digest
+        if registered in {None, now} or self.settings.ollama.replaced_models == "serve":
+            return
+        raise ConflictError(
+            f"Ollama's model {model.ollama_name!r} has been replaced since version "
+            f"{model.version.version} of {model.version.name!r} was registered: that has the "
+            f"digest {registered}, Ollama's has {now}. Register it again, bring the old one back, "
+            "or set OLLAMA_REPLACED_MODELS=serve",
+            code="model_replaced",
+        )
+
+    # ── the answer ───────────────────────────────────────────────────────────
+
+    def _answer(
+        self, model: ServedModel, prompt: OllamaPrompt, call: InferenceCall
+    ) -> OllamaAnswer:
+        content = self._current(model)
+        try:
+            text, thinking, ending = self._generated(model.ollama_name, prompt, call)
+        except InvalidInputError as error:
+            if error.detail == prompt_too_long(None, None).detail:
+                raise prompt_too_long(None, self._context_length(content)) from error
+            raise
+        return OllamaAnswer(text, thinking, ending, content, self._context_length(content))
+
+    def _generated(
+        self, name: str, prompt: OllamaPrompt, call: InferenceCall
+    ) -> tuple[str, str, Ending]:
         if isinstance(prompt.inputs, str):
             stream = self._server.generate(name, prompt.inputs, prompt.sampling, call.token)
         else:
@@ -127,92 +238,21 @@ class OllamaEngine(BaseEngine[ServedModel]):
         text, thinking, ending = "", "", None
         with closing(stream) as chunks:
             for chunk in chunks:
+                if chunk.thinking and call.on_thought is not None:
+                    call.on_thought(chunk.thinking)
                 if chunk.text and call.on_token is not None:
                     call.on_token(chunk.text)
                 text, thinking, ending = text + chunk.text, thinking + chunk.thinking, chunk.ending
         assert ending is not None  # noqa: S101 - the server raises for a stream without one
-        return OllamaAnswer(text, thinking, ending)
+        return text, thinking, ending
 
-
-class OllamaTextHandler(BaseModelHandler[ServedModel]):
-    """Maps the task's input and options to Ollama's, and its answer to the task's result."""
-
-    options_model: ClassVar[type[Options]] = OllamaOptions
-
-    def validate_input(self, data: Mapping[str, Any]) -> None:
-        """Take ``inputs``: a text, or a list of messages with a role and a content."""
-        if unknown := sorted(data.keys() - {"inputs"}):
-            raise InvalidInputError(
-                f"text generation takes 'inputs' and not {unknown[0]!r}", field=f"data.{unknown[0]}"
-            )
-        inputs = data.get("inputs")
-        if isinstance(inputs, list | tuple) and inputs and all(map(_is_message, inputs)):
-            return
-        if not isinstance(inputs, str) or not inputs:
-            raise InvalidInputError(
-                "inputs must be a text, or a list of messages with a 'role' "
-                f"({', '.join(_ROLES)}) and a 'content', and not empty",
-                field=_FIELD,
-            )
-
-    def preprocess(self, model: ServedModel, call: InferenceCall) -> OllamaPrompt:
-        """Settle every parameter that the request leaves open and the platform bounds."""
-        options = call.options
-        assert isinstance(options, OllamaOptions)  # noqa: S101 - parsed by options_model
-        return OllamaPrompt(call.data["inputs"], self._sampling(options, model.thinks))
-
-    def postprocess(
-        self,
-        model: ServedModel,
-        call: InferenceCall,  # noqa: ARG002 - the handler's contract
-        inputs: Any,
-        output: Any,
-    ) -> dict[str, Any]:
-        """Return the answer, and what Ollama tells of it."""
-        ending: Ending = output.ending
-        metadata = {
-            "input_tokens": ending.input_tokens,
-            "output_tokens": ending.output_tokens,
-            "finish_reason": ending.reason,
-            "seed": inputs.sampling.options.get("seed"),
-            "ollama_model_name": model.ollama_name,
-            "ollama_load_seconds": ending.load_seconds,
-            "prompt_seconds": ending.prompt_seconds,
-            "generation_seconds": ending.answer_seconds,
-        }
-        if output.thinking:
-            metadata["thinking"] = output.thinking
-        return {"generated_text": output.text, "metadata": metadata}
-
-    def _sampling(self, options: OllamaOptions, thinks: bool | None) -> OllamaSampling:
-        given = options.model_dump(exclude_none=True, exclude=_APART)
-        named = {OLLAMA_NAMES.get(name, name): value for name, value in given.items()}
-        # Ollama's own default is no limit, and that a model that can think does.
-        thinks = thinks is not False and options.think is not False
-        named.setdefault("num_predict", self.settings.inference.default_tokens(thinks=thinks))
-        if options.do_sample is False:
-            named["temperature"] = 0.0
-        if options.stop is not None:
-            named["stop"] = [options.stop] if isinstance(options.stop, str) else list(options.stop)
-            if not all(named["stop"]):
-                raise InvalidInputError("a stop string must not be empty", field="options.stop")
-        keep_alive = options.keep_alive
-        return OllamaSampling(
-            options=named,
-            keep_alive=self.settings.ollama.keep_alive if keep_alive is None else keep_alive,
-            think=options.think,
-            format=options.format,
-        )
-
-
-def _is_message(message: Any) -> bool:
-    """Return whether it is a message without anything that would be lost on the way."""
-    return (
-        isinstance(message, dict)
-        and message.keys() == {"role", "content"}
-        and message["role"] in _ROLES
-        and isinstance(message["content"], str)
-    )
+    def _context_length(self, content: ModelContent) -> int | None:
+        """Return the context that the server has loaded the model for; None if it does not say."""
+        try:
+            loaded = self._server.loaded()
+        except LifecycleError:
+            return None
+        return next((x.context_length for x in loaded if x.digest == content.digest), None)
 
 
 def _ollama_name(source: ModelSource) -> str:

@@ -161,6 +161,7 @@ class GeneratingHandler(BaseModelHandler[TransformersModel]):
             raise InvalidInputError(
                 f"the prompt has {prompt.tokens} tokens, and the model takes fewer than {context}",
                 field=prompt.source,
+                code="prompt_too_long",
             )
         thinks = thoughts is not None and not thoughts.closed
         wanted = options.max_new_tokens or self.settings.inference.default_tokens(thinks=thinks)
