@@ -38,20 +38,21 @@ def create_app(data: Path, credentials: Credentials | None, *, presign: bool = F
 
     app = FastAPI(lifespan=lifespan, openapi_url=None)
     errors.install(app)
+    # The router looks from the top: what is called for every object comes first.
+    for noun in (
+        objects,
+        staging,
+        listings,
+        multipart,
+        branches,
+        commits,
+        tags,
+        repositories,
+        config,
+    ):
+        app.include_router(noun.router, prefix=API, dependencies=[Depends(authenticate)])
+    app.include_router(presigned.router)
     app.include_router(health.root)
     app.include_router(health.api, prefix=API)
     app.include_router(setup.router, prefix=API)
-    app.include_router(presigned.router)
-    for noun in (
-        config,
-        repositories,
-        branches,
-        tags,
-        commits,
-        objects,
-        listings,
-        staging,
-        multipart,
-    ):
-        app.include_router(noun.router, prefix=API, dependencies=[Depends(authenticate)])
     return app

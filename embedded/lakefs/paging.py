@@ -24,7 +24,7 @@ class Paging:
 
     prefix: str = ""
     after: str = ""
-    amount: Annotated[int, Query(ge=-1, le=MAX_PER_PAGE)] = DEFAULT_PER_PAGE
+    amount: int = DEFAULT_PER_PAGE
 
     @property
     def limit(self) -> int:
@@ -32,7 +32,16 @@ class Paging:
         return self.amount if self.amount > 0 else DEFAULT_PER_PAGE
 
 
-PagingQuery = Annotated[Paging, Depends()]
+async def paging_query(
+    prefix: str = "",
+    after: str = "",
+    amount: Annotated[int, Query(ge=-1, le=MAX_PER_PAGE)] = DEFAULT_PER_PAGE,
+) -> Paging:
+    """Return what a request's query asks for."""
+    return Paging(prefix, after, amount)
+
+
+PagingQuery = Annotated[Paging, Depends(paging_query)]
 
 
 @dataclass(frozen=True, slots=True)

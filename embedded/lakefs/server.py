@@ -81,16 +81,27 @@ class Server:
             raise InvalidError("local adapter presigned URL: operation not supported")
 
 
-def current_server(request: Request) -> Server:
+# Dependencies are `async` though they wait for nothing: FastAPI runs others in threads, which
+# costs more than they do.
+
+
+async def current_server(request: Request) -> Server:
     """Return the server that answers `request`."""
     server: Server = request.app.state.server
     return server
 
 
-def authenticate(request: Request) -> None:
-    """Let only requests with the right credentials pass."""
-    current_server(request).credentials.check(request)
-
-
 CurrentServer = Annotated[Server, Depends(current_server)]
-ObjectPlace = Annotated[Place, Depends()]
+
+
+async def authenticate(request: Request, server: CurrentServer) -> None:
+    """Let only requests with the right credentials pass."""
+    server.credentials.check(request)
+
+
+async def object_place(repository: str, branch: str, path: str) -> Place:
+    """Return the place that a request's path and query name."""
+    return Place(repository, branch, path)
+
+
+ObjectPlace = Annotated[Place, Depends(object_place)]

@@ -19,18 +19,43 @@ T = TypeVar("T")
 
 
 async def receive(
-    chunks: AsyncIterator[bytes], blobs: BlobStore, keep: Callable[[BlobWriter], T]
+    chunks: AsyncIterator[bytes],
+    blobs: BlobStore,
+    keep: Callable[[BlobWriter], T],
+    check: Callable[[], object] = lambda: None,
 ) -> T:
-    """Write and hash one block in threads while the next arrives, then `keep` the file."""
+    """Write and hash one block in threads while the next arrives, then `keep` the file.
+
+    `check` runs in a thread before the first block is written.  What fits in one block takes one
+    thread and no more, as the way there and back is most of the work.
+    """
+    blocks = _blocks(chunks)
+    first = await anext(blocks, b"")
+    if len(first) < BLOCK_BYTES:
+        return await run_sync(_keep_block, first, blobs, keep, check)
+    await run_sync(check)
     with blobs.writer() as writer:
-        busy: asyncio.Future[Any] = asyncio.gather()
+        busy: asyncio.Future[Any] = asyncio.gather(*(run_sync(s, first) for s in writer.steps))
         try:
-            async for block in _blocks(chunks):
+            async for block in blocks:
                 await busy
                 busy = asyncio.gather(*(run_sync(step, block) for step in writer.steps))
         finally:
             await busy  # no thread may be at work on a file that is closed
         return await run_sync(keep, writer)
+
+
+def _keep_block(
+    block: bytes,
+    blobs: BlobStore,
+    keep: Callable[[BlobWriter], T],
+    check: Callable[[], object],
+) -> T:
+    check()
+    with blobs.writer() as writer:
+        for step in writer.steps:
+            step(block)
+        return keep(writer)
 
 
 async def read(paths: Iterable[Path]) -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ from embedded.lakefs import staging, views
 from embedded.lakefs.model import Entry, Repository
 from embedded.lakefs.paging import PagingQuery, cut
 from embedded.lakefs.routes.presigned import blob_link
-from embedded.lakefs.server import CurrentServer, current_server
+from embedded.lakefs.server import CurrentServer, Server
 from embedded.lakefs.views import Json
 
 router = APIRouter(prefix="/repositories/{repository}/refs/{ref}/objects")
@@ -20,22 +20,30 @@ router = APIRouter(prefix="/repositories/{repository}/refs/{ref}/objects")
 class Details:
     """What a client wants to know of each object."""
 
+    server: Server
     request: Request
-    user_metadata: bool = True
+    user_metadata: bool
     #: Whether the address is to be a signed link.
-    presign: bool = False
+    presign: bool
 
     def show(self, repository: Repository, path: str, entry: Entry) -> Json:
         """Show an object with these details."""
         if self.presign:
-            link = blob_link(current_server(self.request), self.request, entry.digest)
+            link = blob_link(self.server, self.request, entry.digest)
             shown = views.linked_entry(path, entry, link)
         else:
             shown = views.entry(path, entry, repository.physical(f"data/{entry.digest}"))
         return shown if self.user_metadata else shown | {"metadata": {}}
 
 
-DetailsQuery = Annotated[Details, Depends()]
+async def details_query(
+    server: CurrentServer, request: Request, *, user_metadata: bool = True, presign: bool = False
+) -> Details:
+    """Return what a request's query asks for."""
+    return Details(server, request, user_metadata, presign)
+
+
+DetailsQuery = Annotated[Details, Depends(details_query)]
 
 
 @router.get("/ls")

@@ -7,12 +7,12 @@ from email.utils import formatdate
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from embedded.lakefs import branches, names, staging, views
+from embedded.lakefs.blobs import BlobWriter
 from embedded.lakefs.bodies import ObjectCopyCreation, PathList
 from embedded.lakefs.errors import (
     InvalidError,
@@ -33,7 +33,7 @@ MAX_DELETES = 1000
 router = APIRouter(prefix="/repositories/{repository}")
 
 
-def only_new(
+async def only_new(
     if_none_match: Annotated[str | None, Header()] = None,
     if_match: Annotated[str | None, Header()] = None,
 ) -> bool:
@@ -55,7 +55,7 @@ async def upload_object(
     *,
     force: bool = False,
 ) -> Json:
-    """Store the body and stage it; what can be refused is refused before the body is read."""
+    """Store the body and stage it; what can be refused is refused before a block is stored."""
 
     def check() -> None:
         names.check_path(place.path)
@@ -64,24 +64,23 @@ async def upload_object(
             if only_new and staging.find(tx, place.repository, place.branch, place.path):
                 raise PreconditionFailedError("path already exists")
 
-    await run_in_threadpool(check)
     content = await content_of(request)
-    blob = await receive(content.chunks, server.blobs, server.blobs.keep)
-    entry = Entry(
-        digest=blob.digest,
-        checksum=blob.md5,
-        size_bytes=blob.size_bytes,
-        mtime=int(time.time()),
-        content_type=content.content_type,
-        metadata=_user_metadata(request.headers),
-    )
 
-    def stage() -> Json:
+    def stage(writer: BlobWriter) -> Json:
+        blob = server.blobs.keep(writer)
+        entry = Entry(
+            digest=blob.digest,
+            checksum=blob.md5,
+            size_bytes=blob.size_bytes,
+            mtime=int(time.time()),
+            content_type=content.content_type,
+            metadata=_user_metadata(request.headers),
+        )
         with server.writing(place.repository, force=force) as (tx, found):
             staging.put(tx, place, entry, only_new=only_new)
         return views.entry(place.path, entry, found.physical(f"data/{entry.digest}"))
 
-    return await run_in_threadpool(stage)
+    return await receive(content.chunks, server.blobs, stage, check)
 
 
 @router.get("/refs/{ref}/objects", response_class=Response)

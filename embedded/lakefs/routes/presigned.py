@@ -4,11 +4,10 @@ import time
 from functools import partial
 
 from fastapi import APIRouter
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from embedded.lakefs.blobs import Blob
+from embedded.lakefs.blobs import Blob, BlobWriter
 from embedded.lakefs.presigning import Link
 from embedded.lakefs.server import CurrentServer, Server
 from embedded.lakefs.transfer import FileResponse, receive
@@ -47,9 +46,14 @@ async def put_upload(
 ) -> Response:
     """Take the bytes of an object that is going to be linked."""
     server.signer.check_link("PUT", request.url.path, expires, signature)
-    blob = await receive(request.stream(), server.blobs, server.blobs.keep)
-    await run_in_threadpool(_note_received, server, upload_id, blob)
-    return Response(headers={"ETag": f'"{blob.md5}"'})
+
+    def keep(writer: BlobWriter) -> str:
+        blob = server.blobs.keep(writer)
+        _note_received(server, upload_id, blob)
+        return blob.md5
+
+    etag = await receive(request.stream(), server.blobs, keep)
+    return Response(headers={"ETag": f'"{etag}"'})
 
 
 @router.put("/parts/{upload_id}/{number}", response_class=Response)
