@@ -3,59 +3,44 @@
 import hashlib
 import random
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
-import anyio.to_thread
 import pytest
-from starlette.requests import Request
-from starlette.responses import Response
 
 from shared.cancellation import CancelToken
+from shared.errors import UnavailableError
 from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings, StorageSettings
 from shared.staging import StagingArea
 from tests.integration.conftest import NewRun, Run
-from tests.interceptor import Interceptor, proxying
+from tests.lakefs_faults import (
+    CONTENDED_COMMIT,
+    CONTENDED_MERGE,
+    Answer,
+    Call,
+    FaultyLakeFS,
+    faulty_lakefs,
+    merge_that_drops,
+)
 from workers.lifecycle.upload import Upload
 
 MODEL, SIBLING = "org_model", "a_sibling"
 CONTENTS = [b"", b"shared by all", *(bytes([number]) * 50 for number in range(3))]
 #: Moves of one schedule; a branch that never rests lets no upload end.
 MOST_MOVES = 6
+CONTENTION = {"merge": CONTENDED_MERGE, "commit": CONTENDED_COMMIT}
 
 Files = Mapping[str, bytes]
 
 
-class MovingTarget(Interceptor):
-    """A proxy of lakeFS that lets another writer change the target between any two calls."""
-
-    def __init__(self, upstream: str) -> None:
-        super().__init__(upstream)
-        self._move: Callable[[], None] | None = None
-        self._lock = threading.Lock()
-
-    def moved_by(self, move: Callable[[], None] | None) -> None:
-        """Call ``move`` before each call that is passed on."""
-        self._move = move
-
-    async def handle(self, request: Request) -> Response:
-        """Let the other writer write, then pass the call on."""
-        await anyio.to_thread.run_sync(self._let_move)
-        return await super().handle(request)
-
-    def _let_move(self) -> None:
-        with self._lock:
-            if self._move is not None:
-                self._move()
-
-
 @pytest.fixture(scope="module")
-def moving(lakefs_server: LakeFSSettings) -> Iterator[MovingTarget]:
-    with proxying(MovingTarget(lakefs_server.endpoint)) as proxy:
-        yield proxy
+def lakefs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyLakeFS]:
+    """A server whose merge has lakeFS' defect, and where faults can be put around each call."""
+    with merge_that_drops(), faulty_lakefs(tmp_path_factory.mktemp("lakefs")) as running:
+        yield running
 
 
 class Host:
@@ -78,7 +63,12 @@ class Host:
             (root / name).write_bytes(content)
         request = {"repo_name": repo, "local_model_name": MODEL}
         run: Run = self._new_run(JobKind.UPLOAD, request)
-        return str(self._upload(run.context)["commit_id"])
+        while True:
+            try:
+                return str(self._upload(run.context)["commit_id"])
+            except UnavailableError:  # the ledger runs the job again
+                job = run.context.job
+                run = self._new_run(JobKind.UPLOAD, request, job_id=job.id)
 
 
 def a_model(draw: random.Random) -> dict[str, bytes]:
@@ -175,14 +165,11 @@ def wanted(files: Files) -> dict[str, tuple[int, str | None]]:
 class Races:
     """Uploads under random schedules of other writers."""
 
-    def __init__(
-        self, moving: MovingTarget, lakefs: LakeFSSettings, folder: Path, new_run: NewRun
-    ) -> None:
-        self._moving = moving
+    def __init__(self, lakefs: FaultyLakeFS, folder: Path, new_run: NewRun) -> None:
+        self._lakefs = lakefs
         self._folder = folder
-        through = lakefs.model_copy(update={"endpoint": moving.url})
-        self._host = Host(folder / "host", through, new_run)
-        self._other = Host(folder / "other", lakefs, new_run)
+        self._host = Host(folder / "host", lakefs.settings, new_run)
+        self._other = Host(folder / "other", lakefs.direct, new_run)
         self.store = self._other.store
 
     def close(self) -> None:
@@ -193,6 +180,7 @@ class Races:
     def run(self, repo: str, seed: int, *, only_uploads: bool) -> None:
         """Run one schedule and compare every commit that was reported with its model."""
         draw = random.Random(seed)
+        lock = threading.Lock()
         chance = draw.choice([0.1, 0.3, 1.0])
         model, moves = a_model(draw), draw.randint(1, MOST_MOVES)
         writer = Writer(self.store, self._folder, repo, draw)
@@ -203,17 +191,21 @@ class Races:
             files = a_model(draw)
             uploaded.append((self._other.upload(repo, files), files))
 
-        def move() -> None:
+        def move(call: Call) -> Answer | None:
             nonlocal moves
-            if moves and draw.random() < chance:
-                moves -= 1
-                (upload if only_uploads or draw.random() < 0.3 else writer.write)()
+            with lock:  # files are sent by several threads
+                if moves and draw.random() < chance:
+                    moves -= 1
+                    if not only_uploads and draw.random() < 0.2:
+                        return CONTENTION.get(call.name)
+                    (upload if only_uploads or draw.random() < 0.3 else writer.write)()
+            return None
 
-        self._moving.moved_by(move)
+        self._lakefs.before = move
         try:
             uploaded[0] = (self._host.upload(repo, model), model)
         finally:
-            self._moving.moved_by(None)
+            self._lakefs.before = None
         for commit, files in uploaded:
             assert held(self.store, repo, commit) == wanted(files), f"seed {seed}"
         if only_uploads:
@@ -222,10 +214,8 @@ class Races:
 
 
 @pytest.fixture
-def races(
-    moving: MovingTarget, lakefs_server: LakeFSSettings, tmp_path: Path, new_run: NewRun
-) -> Iterator[Races]:
-    with closing(Races(moving, lakefs_server, tmp_path, new_run)) as races:
+def races(lakefs: FaultyLakeFS, tmp_path: Path, new_run: NewRun) -> Iterator[Races]:
+    with closing(Races(lakefs, tmp_path, new_run)) as races:
         yield races
 
 
