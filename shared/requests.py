@@ -171,6 +171,8 @@ class UploadRequest(TimedRequest):
     commit_message: Annotated[str, Field(max_length=2000)] | None = None
     #: The hub's commit that must be staged; another download may have replaced it.
     revision: Revision | None = None
+    #: The state that must be staged, as the result of its download names it.
+    staged_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
 
 
 class RegisterRequest(TimedRequest):

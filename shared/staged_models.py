@@ -1,5 +1,7 @@
 """What is known of a model in the staging area."""
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -68,6 +70,16 @@ class StagedModel:
     def size_bytes(self) -> int:
         """The size of all files."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def staged_id(self) -> str:
+        """Identify source, commit and selection of files: 16 hexadecimal digits.
+
+        Two downloads of one model have the same id only if they staged the same files.
+        """
+        files = sorted((file.path, file.size_bytes, file.sha256) for file in self.files)
+        identity = json.dumps([self.source, self.repo_id, self.revision, files])
+        return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def read_manifest(directory: Path) -> Manifest | None:

@@ -3,6 +3,8 @@
 ``<local_name>/``                    a finished model, with its manifest in ``.lifecycle.json``
 ``.partial/<local_name>/<commit>/``  what is being fetched
 ``.locks/<local_name>``              locked by whoever changes the model; dies with its process
+``.former/<local_name>/<id>/``       a state that was replaced and that an import still needs
+``.claims/<local_name>/<id>/<job>``  says which imports need a state; empty files
 
 A finished model appears, and is replaced, by one rename. A directory without a manifest is a model
 that somebody put there by hand: it can be listed and uploaded, and no download replaces it.
@@ -11,7 +13,7 @@ that somebody put there by hand: it can be listed and uploaded, and no download 
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +45,11 @@ _LOCAL_NAME: TypeAdapter[str] = TypeAdapter(LocalName)
 class StagingArea:
     """The directory ``tmp/models`` of this host."""
 
-    def __init__(self, settings: StorageSettings) -> None:
+    def __init__(
+        self, settings: StorageSettings, has_ended: Callable[[str], bool] = lambda _: True
+    ) -> None:
+        """``has_ended`` tells of a job's id whether the job has ended or is unknown."""
+        self._has_ended = has_ended
         self.root = settings.staging_dir.resolve()
         self._reserve_bytes = settings.reserve_bytes
 
@@ -56,9 +62,24 @@ class StagingArea:
                 models.append(self.open(name))
         return tuple(models)
 
-    def open(self, local_name: str) -> StagedModel:
-        """Return a finished model; hold ``lock`` for as long as its files are read."""
+    def open(self, local_name: str, staged_id: str | None = None) -> StagedModel:
+        """Return a finished model; hold ``lock`` for as long as its files are read.
+
+        ``staged_id`` asks for one state of it, which another download may have replaced.
+        """
         directory = self._directory(local_name)
+        if staged_id is not None and (former := self._former(local_name) / staged_id).is_dir():
+            return self._read(local_name, former)
+        model = self._open(local_name, directory)
+        if staged_id not in {None, model.staged_id}:
+            raise NotFoundError(
+                f"{local_name!r} is staged, but not in the state {staged_id}",
+                field="staged_id",
+                code="model_not_staged",
+            )
+        return model
+
+    def _open(self, local_name: str, directory: Path) -> StagedModel:
         for _ in range(_READ_ATTEMPTS):
             with suppress(FileNotFoundError):  # a download may replace the model meanwhile
                 before = _identity(directory)
@@ -78,6 +99,7 @@ class StagingArea:
             self.discard_partials(local_name)
             model.path.rename(self.partial(local_name, "removed"))
             self.discard_partials(local_name)
+            shutil.rmtree(self._former(local_name), ignore_errors=True)
 
     @contextmanager
     def lock(self, local_name: str, token: CancelToken, *, shared: bool = False) -> Iterator[None]:
@@ -130,7 +152,11 @@ class StagingArea:
             os.fsync(out.fileno())
         for folder, _, _ in os.walk(directory):
             sync(Path(folder))
+        kept = self._place_of_replaced(local_name)
         put_directory(directory, self._directory(local_name))
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            directory.rename(kept)
         sync(self.root)
         self.discard_partials(local_name)  # other commits, and the model's former self
         return self.open(local_name)
@@ -149,6 +175,40 @@ class StagingArea:
                 with FileLock(path) as lock:
                     if old and lock.try_acquire(exclusive=True):
                         shutil.rmtree(partials)
+
+    def claim(self, model: StagedModel, job_id: str) -> None:
+        """Keep this state of a model until a job has ended; needs the lock."""
+        claim = self._claims(model.name) / model.staged_id / job_id
+        claim.parent.mkdir(parents=True, exist_ok=True)
+        claim.touch()
+
+    def collect_unclaimed(self, local_name: str) -> None:
+        """Delete the replaced states of a model that no job needs any more; needs the lock."""
+        for claim in self._claims(local_name).glob("*/*"):
+            if self._has_ended(claim.name):
+                claim.unlink()
+        for former in self._former(local_name).glob("*"):
+            if not self._is_claimed(local_name, former.name):
+                shutil.rmtree(former)
+
+    def _place_of_replaced(self, local_name: str) -> Path | None:
+        """Return where the present state of a model goes if a job still needs it; else None."""
+        try:
+            staged_id = self.open(local_name).staged_id
+        except NotFoundError:
+            return None
+        kept = self._former(local_name) / staged_id
+        return kept if self._is_claimed(local_name, staged_id) and not kept.exists() else None
+
+    def _is_claimed(self, local_name: str, staged_id: str) -> bool:
+        claims = (self._claims(local_name) / staged_id).glob("*")
+        return any(not self._has_ended(claim.name) for claim in claims)
+
+    def _claims(self, local_name: str) -> Path:
+        return self.root / ".claims" / self._directory(local_name).name
+
+    def _former(self, local_name: str) -> Path:
+        return self.root / ".former" / self._directory(local_name).name
 
     def _partials(self, local_name: str) -> Path:
         return self.root / ".partial" / self._directory(local_name).name

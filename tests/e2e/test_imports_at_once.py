@@ -1,7 +1,6 @@
 """Two hosts import one model at two revisions, again and again: each commit holds its revision."""
 
 import json
-import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 HOSTS = ("left", "right")
 MODEL, REPO, PATH = "two/moving", "two-moving", "two_moving"
-REVISIONS, PAIRS = 6, int(os.environ.get("PAIRS", "200"))
+REVISIONS, PAIRS = 6, 200
 #: Pairs that are under way at once.
 AT_ONCE = 2
 

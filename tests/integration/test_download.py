@@ -164,6 +164,7 @@ def test_a_model_arrives_byte_for_byte(hub: HubProcess, downloads: Downloads, pu
         "model_name": MODEL,
         "model_source": "huggingface",
         "revision": put(MODEL, FILES),
+        "staged_id": downloads.staging.open(LOCAL).staged_id,
         "files": len(SAFE),
         "size_bytes": SAFE_BYTES,
         "fetched_bytes": SAFE_BYTES,

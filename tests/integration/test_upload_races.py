@@ -133,7 +133,8 @@ class Writer:
 
     def _put(self, branch: str, path: str, content: bytes | None = None) -> None:
         source = self._folder / "source"
-        source.write_bytes(self._draw.choice(CONTENTS) if content is None else content)
+        # Content of its own: a file that is staged as it is committed makes a branch dirty.
+        source.write_bytes(self._draw.randbytes(8) if content is None else content)
         self._store.put(
             self._repo,
             branch,

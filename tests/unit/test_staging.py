@@ -91,6 +91,41 @@ def test_a_published_model_is_listed_with_its_files_and_where_it_came_from(
     assert before <= model.modified_at <= datetime.now(UTC)
 
 
+def test_a_replaced_state_stays_until_the_job_that_needs_it_has_ended(tmp_path: Path) -> None:
+    ended: set[str] = set()
+    settings = StorageSettings(staging_dir=tmp_path / "models", reserve_bytes=0)
+    staging = StagingArea(settings, ended.__contains__)
+    publish(staging, OLD, {"config.json": b"old"})
+    old = staging.open(NAME)
+    staging.claim(old, "an import")
+    publish(staging, NEW, {"config.json": b"new"})
+    publish(staging, "c" * 40, {"config.json": b"newer"})
+    assert contents(staging.open(NAME, old.staged_id)) == {"config.json": b"old"}
+    assert contents(staging.open(NAME)) == {"config.json": b"newer"}
+    staging.collect_unclaimed(NAME)
+    assert staging.open(NAME, old.staged_id).revision == OLD
+    ended.add("an import")
+    staging.collect_unclaimed(NAME)
+    with pytest.raises(NotFoundError, match=f"not in the state {old.staged_id}"):
+        staging.open(NAME, old.staged_id)
+    assert [model.name for model in staging.list()] == [NAME]
+
+
+def test_a_state_that_no_job_needs_goes_when_it_is_replaced(staging: StagingArea) -> None:
+    publish(staging, OLD, {"config.json": b"old"})
+    old = staging.open(NAME)
+    publish(staging, NEW, {"config.json": b"new"})
+    with pytest.raises(NotFoundError):
+        staging.open(NAME, old.staged_id)
+
+
+def test_two_selections_of_one_commit_are_two_states(staging: StagingArea) -> None:
+    publish(staging, OLD, {"config.json": b"{}", "README.md": b"hello"})
+    whole = staging.open(NAME).staged_id
+    publish(staging, OLD, {"config.json": b"{}"})
+    assert staging.open(NAME).staged_id != whole
+
+
 def test_an_area_that_is_not_there_yet_is_empty(staging: StagingArea) -> None:
     assert staging.list() == ()
     staging.collect_expired()

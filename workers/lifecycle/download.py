@@ -65,6 +65,10 @@ class Download:
         self._staging.collect_expired()
         with self._staging.lock(request.local_model_name, ctx.token):
             fetched, resumed = self._bring(ctx, request.local_model_name, model, files)
+            staged = self._staging.open(request.local_model_name)
+            if ctx.job.parent_id is not None:
+                self._staging.claim(staged, ctx.job.parent_id)
+            self._staging.collect_unclaimed(request.local_model_name)
         size_bytes = _size_bytes(files)
         ctx.report(size_bytes, size_bytes, "bytes", request.model_name)
         return {
@@ -72,6 +76,7 @@ class Download:
             "model_name": request.model_name,
             "model_source": request.model_source,
             "revision": model.commit,
+            "staged_id": staged.staged_id,
             "files": len(files),
             "size_bytes": size_bytes,
             "fetched_bytes": fetched,

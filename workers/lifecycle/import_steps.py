@@ -31,8 +31,10 @@ class Steps:
             case JobKind.DOWNLOAD:
                 return _child(parent, step, _download(request), DOWNLOADS, _part(request, 0))
             case JobKind.UPLOAD:
-                upload = _upload(request, so_far[JobKind.DOWNLOAD])
-                host = self._placement.host_of(upload.local_model_name)
+                downloaded = so_far[JobKind.DOWNLOAD]
+                upload = _upload(request, downloaded)
+                # Another download of the model may have been staged on another host since.
+                host = downloaded.get("host") or self._placement.host_of(upload.local_model_name)
                 queue = uploads_of(host) if host else UPLOADS
                 return _child(parent, step, upload, queue, _part(request, 1))
             case JobKind.REGISTER:
@@ -80,6 +82,7 @@ def _upload(request: ImportRequest, downloaded: dict[str, Any]) -> UploadRequest
         local_model_name=downloaded["local_model_name"],
         branch=request.branch or "main",
         revision=downloaded["revision"],
+        staged_id=downloaded.get("staged_id"),
     )
 
 

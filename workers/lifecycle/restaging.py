@@ -37,7 +37,7 @@ class Restaging:
                 staged_at=datetime.now(UTC),
             )
         )
-        return result
+        return result | {"host": self._host_id}
 
     def __call__(self, context: JobContext, request: UploadRequest) -> None:
         """Have the model of an upload here, if its host was given up and the upload is for all.

@@ -129,7 +129,7 @@ class Upload:
         if self._restage is not None:
             self._restage(context, request)
         with self._staging.lock(request.local_model_name, context.token, shared=True):
-            model = self._staging.open(request.local_model_name)
+            model = self._staging.open(request.local_model_name, request.staged_id)
             if not model.files:
                 raise InvalidInputError(f"{model.name!r} has no files", field="local_model_name")
             _check_revision(request, model)

@@ -34,7 +34,7 @@ def lifecycle_works(
     branches: OwnedBranches,
 ) -> dict[JobKind, Work]:
     """Build the lifecycle jobs on their real collaborators."""
-    staging = StagingArea(settings.storage)
+    staging = StagingArea(settings.storage, ledger.ended)
     store = LakeFSStore(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
     from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
