@@ -119,9 +119,10 @@ def find_merge_base(server: CurrentServer, repository: str, source: str, destina
         theirs = refs.resolve(tx, repository, source).commit_id
         ours = refs.resolve(tx, repository, destination).commit_id
         base = commits.merge_base(tx, repository, theirs, ours)
+    # lakeFS confuses the sides (its controller passes the destination first); so does this.
     return {
-        "source_commit_id": theirs,
-        "destination_commit_id": ours,
+        "source_commit_id": ours,
+        "destination_commit_id": theirs,
         "base_commit_id": base.id,
     }
 

@@ -35,6 +35,13 @@ class Details:
             shown = views.entry(path, entry, repository.physical(f"data/{entry.digest}"))
         return shown if self.user_metadata else shown | {"metadata": {}}
 
+    def show_in_list(self, repository: Repository, path: str, entry: Entry) -> Json:
+        """Show an object among others, where lakeFS leaves out what is empty."""
+        shown = self.show(repository, path, entry)
+        if not shown["metadata"]:
+            del shown["metadata"]
+        return shown
+
 
 async def details_query(
     server: CurrentServer, request: Request, *, user_metadata: bool = True, presign: bool = False
@@ -58,7 +65,7 @@ def list_objects(
     """List objects by path, with prefixes folded at a delimiter if one is given."""
     with server.reading(repository) as (tx, found):
         page = cut(staging.walk_at(tx, repository, ref), paging, delimiter)
-    return page.view(lambda path, entry: details.show(found, path, entry))
+    return page.view(lambda path, entry: details.show_in_list(found, path, entry))
 
 
 @router.get("/stat")

@@ -136,8 +136,10 @@ def delete_objects(
     if len(body.paths) > MAX_DELETES:
         raise InvalidError(f"request size exceeded, max paths is set to {MAX_DELETES}")
     with server.writing(repository, force=force) as (tx, _):
-        for path in body.paths:
-            staging.remove(tx, repository, branch, path)
+        # What is not there is not missed, on a branch that is not there either.
+        if branches.find(tx, repository, branch):
+            for path in body.paths:
+                staging.remove(tx, repository, branch, path)
     return {"errors": []}
 
 

@@ -31,7 +31,7 @@ def get_physical_address(
     upload_id = uuid.uuid4().hex
     address = server.signer.address(upload_id, place)
     with server.reading(place.repository) as (_, found):  # the branch matters when it is linked
-        answer: Json = {"physical_address": found.physical(address)}
+        answer: Json = {"physical_address": found.physical(address), "presigned_url": None}
     if presign:
         link = upload_link(server, request, upload_id)
         answer |= {"presigned_url": link.url, "presigned_url_expiry": link.expires}

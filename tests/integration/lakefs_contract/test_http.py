@@ -160,3 +160,33 @@ def test_actions_are_refused_where_they_are_not_run(http: httpx.Client, at: str)
     http.delete(f"{at}/branches/main/objects", params={"path": "_lakefs_actions/check.yaml"})
     upload(http, at, "a")
     assert http.post(commits, json={"message": "without"}).status_code == 201
+
+
+def test_a_listing_leaves_out_metadata_that_is_empty(http: httpx.Client, at: str) -> None:
+    upload(http, at, "a", **{"X-Lakefs-Meta-K": "v"})
+    upload(http, at, "b")
+
+    def listed(**params: str) -> list[Any]:
+        page = http.get(f"{at}/refs/main/objects/ls", params=params).json()
+        return [item.get("metadata") for item in page["results"]]
+
+    assert listed() == [{"k": "v"}, None]
+    assert listed(user_metadata="false") == [None, None]
+    assert http.get(f"{at}/refs/main/objects/stat", params={"path": "b"}).json()["metadata"] == {}
+
+
+def test_the_sides_of_a_merge_base_are_confused(
+    http: httpx.Client, at: str, repository: Repository, main: Branch
+) -> None:
+    dev = repository.branch("dev").create("main")
+    base, theirs, ours = main.head.id, commit(dev, "theirs", a="1"), commit(main, "ours", b="1")
+    assert http.get(f"{at}/refs/dev/merge/main").json() == {
+        "base_commit_id": base,
+        "source_commit_id": ours,
+        "destination_commit_id": theirs,
+    }
+
+
+def test_objects_of_a_branch_that_is_not_there_are_not_missed(http: httpx.Client, at: str) -> None:
+    answer = http.post(f"{at}/branches/nowhere/objects/delete", json={"paths": ["a"]})
+    assert (answer.status_code, answer.json()) == (200, {"errors": []})
