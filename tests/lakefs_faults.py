@@ -95,6 +95,8 @@ CONTENDED_MERGE = Answer(429, "Too many attempts, try again later")
 CONTENDED_MERGE_OLD = Answer(423, "Too many attempts, try again later")
 #: Another call moved the branch while the commit sealed its staging area; nothing was committed.
 CONTENDED_COMMIT = Answer(500, "predicate failed")
+#: Another commit of the same branch took along what was staged for this one.
+COMMITTED_BY_ANOTHER = Answer(400, "no changes")
 DATABASE_AWAY = Answer(
     500, "postgres get: failed to connect to `user=lakefs database=lakefs`: connection refused"
 )
@@ -102,11 +104,12 @@ DATABASE_AWAY = Answer(
 CREDENTIALS_UNKNOWN = Answer(401, "error authenticating request")
 
 
-def hook_refuses(event: str, words: str = "not on a Friday") -> Answer:
+def hook_refuses(event: str, words: str = "not on a Friday", branch: str = "main") -> Answer:
     """Return the answer to a call that a hook of an action refused: `pre-merge` and the like."""
+    where = f"update branch {branch}: " if event == "pre-merge" else ""
     return Answer(
         412,
-        f"{event} hook aborted, run id '5lufa8kl0pq2d': 1 error occurred:\n"
+        f"{where}{event} hook aborted, run id '5lufa8kl0pq2d': 1 error occurred:\n"
         f"\t* hook run id '0000_0000' failed on action 'rules' hook 'check': "
         f"action failed: {words}\n\n",
     )

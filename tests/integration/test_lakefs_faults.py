@@ -7,13 +7,14 @@ from pathlib import Path
 import httpx
 import pytest
 from lakefs.branch import Branch
-from lakefs.exceptions import ServerException
+from lakefs.exceptions import BadRequestException, ServerException
 from lakefs.repository import Repository
 
 from shared.settings import LakeFSSettings
-from tests.integration.lakefs_contract.steps import commit, paths
+from tests.integration.lakefs_contract.steps import commit, message_of, paths
 from tests.integration.lakefs_server import connect
 from tests.lakefs_faults import (
+    COMMITTED_BY_ANOTHER,
     CONTENDED_COMMIT,
     CONTENDED_MERGE,
     Answer,
@@ -79,6 +80,22 @@ def test_what_a_hook_refuses_is_not_done(lakefs: FaultyLakeFS, main: Branch) -> 
         repository(lakefs.settings).branch("dev").create("main")
     assert failure.value.status_code == 412
     assert len(list(repository(lakefs.direct).branches())) == 1
+    assert main.head.id
+
+
+def test_answers_of_contention_and_hooks_are_those_of_lakefs(
+    lakefs: FaultyLakeFS, main: Branch
+) -> None:
+    # Seen of lakeFS 1.83: eight writers of one branch, and a hook that fails.
+    watched = repository(lakefs.settings).branch("main")
+    lakefs.on("commit", COMMITTED_BY_ANOTHER)
+    with pytest.raises(BadRequestException) as taken_along:
+        watched.commit("taken along", allow_empty=True)
+    assert message_of(taken_along) == "no changes"
+    lakefs.on("merge", hook_refuses("pre-merge"))
+    with pytest.raises(ServerException) as refused:
+        watched.merge_into("main")
+    assert message_of(refused).startswith("update branch main: pre-merge hook aborted, run id")
     assert main.head.id
 
 
