@@ -2,11 +2,18 @@
 
 import hashlib
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
+from statistics import median
 
 from lakefs.repository import Repository
 
+from embedded.lakefs import heads, model, repositories, staging
+from embedded.lakefs.database import Database
+from embedded.lakefs.heads import Note
+from embedded.lakefs.model import Entry, Place
+from embedded.lakefs.paging import DEFAULT_PER_PAGE, Paging, cut
 from tests.integration.lakefs_contract.steps import commit, paths
 from tests.integration.lakefs_server import EmbeddedServer
 
@@ -84,3 +91,56 @@ def test_parts_of_trees_that_are_gone_go_at_the_next_start(tmp_path: Path) -> No
             (count,) = database.execute("SELECT count(*) FROM parts").fetchone()
         assert count == 1
         assert len(list((tmp_path / "blobs").iterdir())) == 2
+
+
+def entry(number: int) -> Entry:
+    digest = f"{number:064x}"
+    return Entry(digest, digest[:32], number, 1, "application/octet-stream", {"sha256": digest})
+
+
+def stage(database: Database, repository: str, *numbers: int) -> None:
+    with database.transaction() as tx:
+        for number in numbers:
+            place = Place(repository, "main", f"model/{number % 37}/{number:06}")
+            staging.put(tx, place, entry(number))
+
+
+def commit_seconds(database: Database, repository: str) -> float:
+    """Commit what is staged and return the processor time that it took."""
+    started = time.thread_time()
+    with database.transaction() as tx:
+        heads.commit(tx, repository, "main", Note("somebody", "one more"))
+    return time.thread_time() - started
+
+
+def test_a_commit_onto_many_files_costs_what_one_onto_few_does(tmp_path: Path) -> None:
+    sizes = {"few": 10, "many": 10_000}
+    seconds: dict[str, list[float]] = {"few": [], "many": []}
+    with closing(Database(tmp_path / "catalog.sqlite3")) as database:
+        for name, size in sizes.items():
+            with database.transaction() as tx:
+                created = model.Repository(name, f"local://{name}", "main", 1, False, {})
+                repositories.create(tx, created)
+            stage(database, name, *range(size))
+        started = time.thread_time()
+        assert pages_of(database, "many") == 10_000 // DEFAULT_PER_PAGE
+        assert time.thread_time() - started < 2
+        for name in sizes:
+            commit_seconds(database, name)
+        for number in range(20_000, 20_030):
+            for name, measured in seconds.items():
+                stage(database, name, number)
+                measured.append(commit_seconds(database, name))
+    assert median(seconds["many"]) < 3 * median(seconds["few"])
+
+
+def pages_of(database: Database, repository: str) -> int:
+    """List everything on the branch page by page and return how many pages that took."""
+    after, pages = "", 0
+    with database.transaction() as tx:
+        while True:
+            page = cut(staging.walk_at(tx, repository, "main"), Paging(after=after))
+            pages += 1
+            if not page.has_more:
+                return pages
+            after = page.items[-1][0]
