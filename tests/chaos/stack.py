@@ -60,6 +60,7 @@ class ChaosStack(Platform):
             "STORAGE_SNAPSHOTS_MAX_BYTES": str(3 * 1024 * 1024),
             "OMP_NUM_THREADS": "1",
             "WORKER_CPU_CONCURRENCY": "4",
+            "WORKER_BRANCH_SWEEP_SECONDS": "2",
         }
         #: Ends of processes by name and exit status.
         self.exits: Counter[str] = Counter()
