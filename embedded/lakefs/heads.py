@@ -59,7 +59,9 @@ def merge(
 ) -> Commit:
     """Bring what `source` changed since it left `destination` to that branch."""
     head = _clean_head(tx, repository_id, destination)
-    theirs = commits.get(tx, repository_id, refs.resolve(tx, repository_id, source).commit_id)
+    failing = f"update branch {destination}: get commit by ref {source}: "
+    found = refs.resolve(tx, repository_id, source, failing)
+    theirs = commits.get(tx, repository_id, found.commit_id)
     ours = commits.get(tx, repository_id, head.commit_id)
     base = commits.merge_base(tx, repository_id, theirs.id, ours.id)
     before, target = tx.tree(base.tree_id), tx.tree(ours.tree_id)
@@ -173,7 +175,8 @@ def _differ(left: Tree, right: Tree) -> bool:
 
 
 def _commit_at(tx: Transaction, repository_id: str, expression: str) -> Commit:
-    return commits.get(tx, repository_id, refs.resolve(tx, repository_id, expression).commit_id)
+    found = refs.resolve(tx, repository_id, expression, f"get commit from ref {expression}: ")
+    return commits.get(tx, repository_id, found.commit_id)
 
 
 def _parent_tree(tx: Transaction, repository_id: str, child: Commit, number: int) -> Tree:

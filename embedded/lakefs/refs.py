@@ -22,8 +22,15 @@ class Resolved:
     branch: str | None = None
 
 
-def resolve(tx: Transaction, repository_id: str, expression: str) -> Resolved:
-    """Find the commit that `expression` stands for."""
+def resolve(tx: Transaction, repository_id: str, expression: str, failing: str = "") -> Resolved:
+    """Find the commit that `expression` stands for; `failing` is what lakeFS failed to do."""
+    try:
+        return _resolve(tx, repository_id, expression)
+    except NotFoundError as error:
+        raise NotFoundError(f"{failing}{error}") from error
+
+
+def _resolve(tx: Transaction, repository_id: str, expression: str) -> Resolved:
     match = _EXPRESSION.fullmatch(expression)
     if match is None:
         raise InvalidError("ref: invalid value: validation error")

@@ -74,7 +74,7 @@ def log(
         walk = commits.history(
             tx,
             repository,
-            refs.resolve(tx, repository, ref).commit_id,
+            refs.resolve(tx, repository, ref, "ref: ").commit_id,
             first_parent=only.first_parent,
             since_ns=only.since_ns,
         )
@@ -102,7 +102,10 @@ def diff_refs(
 ) -> Json:
     """List what differs, or with three dots what a merge of `right` into `left` would change."""
     with server.reading(repository) as (tx, _):
-        sides = [refs.resolve(tx, repository, ref).commit_id for ref in (left, right)]
+        sides = [
+            refs.resolve(tx, repository, ref, f"get commit by {kind} {ref}: ").commit_id
+            for kind, ref in (("branch", left), ("ref", right))
+        ]
         ours, theirs = (commits.tree(tx, repository, side) for side in sides)
         walk = partial(changes.between, ours, theirs)
         if type == "three_dot":

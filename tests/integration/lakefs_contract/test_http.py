@@ -190,3 +190,30 @@ def test_the_sides_of_a_merge_base_are_confused(
 def test_objects_of_a_branch_that_is_not_there_are_not_missed(http: httpx.Client, at: str) -> None:
     answer = http.post(f"{at}/branches/nowhere/objects/delete", json={"paths": ["a"]})
     assert (answer.status_code, answer.json()) == (200, {"errors": []})
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "message"),
+    [
+        ("GET", "refs/nowhere/commits", "ref: not found"),
+        ("GET", "refs/nowhere/objects/ls", "not found"),
+        ("GET", "refs/nowhere/diff/main", "get commit by branch nowhere: not found"),
+        ("GET", "refs/main/diff/nowhere", "get commit by ref nowhere: not found"),
+        (
+            "POST",
+            "refs/nowhere/merge/main",
+            "update branch main: get commit by ref nowhere: not found",
+        ),
+        ("POST", "refs/main/merge/nowhere", "branch not found"),
+        ("POST", "branches/main/cherry-pick", "get commit from ref nowhere: not found"),
+        ("GET", "commits/nowhere", "commit not found"),
+        ("GET", "branches/nowhere", "branch not found"),
+        ("GET", "tags/nowhere", "tag not found"),
+    ],
+)
+def test_what_is_not_found_is_named(
+    http: httpx.Client, at: str, method: str, path: str, message: str
+) -> None:
+    body = {"ref": "nowhere"} if method == "POST" else None
+    answer = http.request(method, f"{at}/{path}", json=body)
+    assert (answer.status_code, answer.json()) == (404, {"message": message})
