@@ -28,7 +28,7 @@ from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
-from shared.queue import Queue, celery_app
+from shared.queue import InferenceQueues, Queue, celery_app
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from shared.staging import StagingArea
@@ -114,6 +114,7 @@ def build_services(settings: Settings, client: "redis.Redis") -> Services:
         submission=Submission(ledger, events),
         refusals=Refusals(),
         placement=Placement(client, settings.ledger),
+        inference_queues=InferenceQueues(presence),
         celery=celery,
         registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),
         repositories=repositories,

@@ -14,6 +14,7 @@ from shared.lakefs.listing import RepositoryListing
 from shared.ledger import EventReader, Ledger, Placement, Presence
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
+from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from shared.staging import StagingArea
@@ -30,6 +31,7 @@ class Services:
     submission: Submission
     refusals: Refusals
     placement: Placement
+    inference_queues: InferenceQueues
     celery: Celery
     registry: ModelRegistry
     repositories: RepositoryListing

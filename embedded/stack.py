@@ -17,6 +17,7 @@ from shared.settings import Settings
 
 #: Above the stores: stopped before them.
 PLATFORM = 1
+_TITLES = {"gpu": "GPU", "cpu": "CPU", "ollama": "Ollama"}
 #: A worker that was told to stop needs this much beyond the grace time of its jobs.
 _DRAIN_MARGIN_SECONDS = 8
 #: A worker whose last word has expired, one lease after it was said, may come back for this long;
@@ -68,6 +69,7 @@ def plan(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Stack:
         _api(settings, wishes, env, needs, redis),
         *(_worker("gpu", settings, env, needs, queues, device) for device in _devices(settings)),
         _worker("cpu", settings, env, needs, queues),
+        _worker("ollama", settings, env, needs, queues),
         _flower(settings, directory, wishes, env, needs),
     ]
     if _given(settings.ollama, "host"):
@@ -194,7 +196,7 @@ def _worker(
     return Service(
         Component(
             name=f"worker-{variant}",
-            title=f"{kind.upper()} worker" + (f" {device}" if device else ""),
+            title=f"{_TITLES[kind]} worker" + (f" {device}" if device else ""),
             address=name,
             probe=WorkerProbe(redis_url=queues[0].url, worker=name),
         ),

@@ -1,6 +1,8 @@
 """Celery as the carrier of hints: which job is worth a look. The ledger decides what runs."""
 
 import json
+import math
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -9,8 +11,9 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from shared.jobs import Job, JobKind
-from shared.ledger import Hint
+from shared.ledger import Hint, Presence
 from shared.settings import Settings
+from shared.tasks import Engine
 
 log = structlog.get_logger()
 
@@ -18,6 +21,11 @@ DOWNLOADS = "downloads"
 UPLOADS = "uploads"
 REGISTRATIONS = "registrations"
 INFERENCE = "inference"
+#: Inference that an Ollama server does; its workers have slots of their own.
+INFERENCE_OLLAMA = "inference-ollama"
+
+#: How long the kinds of the workers that are alive are remembered.
+_KINDS_SECONDS = 1.0
 
 #: The Celery task of each kind, named so that Flower reads well. A batch runs as its children.
 CELERY_TASKS = {
@@ -40,8 +48,31 @@ def host_of(queue: str) -> str | None:
     return None if host == queue else host
 
 
+class InferenceQueues:
+    """Chooses the queue of an inference by its engine and the workers that are alive."""
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._kinds: set[str] = set()
+        self._read_at = -math.inf
+
+    def of(self, engine: str) -> str:
+        """Return the queue; GPU workers serve Ollama where they are alive and its workers not."""
+        if engine != Engine.OLLAMA:
+            return INFERENCE
+        kinds = self._alive()
+        return INFERENCE if "gpu" in kinds and "ollama" not in kinds else INFERENCE_OLLAMA
+
+    def _alive(self) -> set[str]:
+        now = time.monotonic()
+        if now - self._read_at > _KINDS_SECONDS:
+            self._kinds = {worker.kind for worker in self._presence.workers()}
+            self._read_at = now
+        return self._kinds
+
+
 def celery_app(settings: Settings, kind: str) -> Celery:
-    """Return a process' Celery app; ``kind`` (front, cpu, gpu) keeps their unacked keys apart.
+    """Return a process' Celery app; each ``kind`` (front, cpu, gpu, ollama) has unacked keys.
 
     Why each setting is as it is stands in docs/decisions/0002-celery-carries-hints.md.
     """

@@ -86,6 +86,7 @@ class StaticRegistry:
         task: str = Task.TEXT_GENERATION,
         engine: str = Engine.TRANSFORMERS,
         priority: bool = False,
+        **tags: str,
     ) -> ModelVersion:
         """Register another version of a model."""
         versions = self._versions.setdefault(name, [])
@@ -97,7 +98,7 @@ class StaticRegistry:
                 task=task,
                 engine=engine,
                 location=location,
-                tags={"inference_priority": "1"} if priority else {},
+                tags=tags | ({"inference_priority": "1"} if priority else {}),
             )
         )
         return versions[-1]

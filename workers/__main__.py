@@ -1,5 +1,6 @@
 """``python -m workers cpu`` runs a worker for lifecycle jobs, ``gpu`` one for inference.
 
+``ollama`` runs one for inference by an Ollama server; it needs neither a GPU nor torch.
 Each GPU has a worker of its own: ``gpu --device cuda:0``, ``gpu --device cuda:1``.
 
 ``python -m workers health`` says whether the workers of this host are well, or the one of
@@ -21,7 +22,11 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("kind", choices=["cpu", "gpu", "health"], metavar="cpu | gpu | health")
+    parser.add_argument(
+        "kind",
+        choices=["cpu", "gpu", "ollama", "health"],
+        metavar="cpu | gpu | ollama | health",
+    )
     parser.add_argument(
         "--name", help="its name at Celery and Flower; default: KIND@HOST, KIND-DEVICE@HOST"
     )

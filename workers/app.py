@@ -24,8 +24,10 @@ from shared.queue import (
     CELERY_TASKS,
     DOWNLOADS,
     INFERENCE,
+    INFERENCE_OLLAMA,
     REGISTRATIONS,
     UPLOADS,
+    InferenceQueues,
     Queue,
     celery_app,
     uploads_of,
@@ -114,13 +116,18 @@ class Worker:
         """The queues that this kind of worker consumes."""
         if self.kind == "gpu":
             return [INFERENCE]
+        if self.kind == "ollama":
+            return [INFERENCE_OLLAMA]
         return [DOWNLOADS, UPLOADS, uploads_of(self.settings.storage.host_id), REGISTRATIONS]
 
     @property
     def slots(self) -> int:
         """How many jobs it does at once."""
-        concurrency = self.settings.worker
-        return concurrency.gpu_concurrency if self.kind == "gpu" else concurrency.cpu_concurrency
+        if self.kind == "gpu":
+            return self.settings.worker.gpu_concurrency
+        if self.kind == "ollama":
+            return self.settings.ollama.slots
+        return self.settings.worker.cpu_concurrency
 
     def run(self) -> None:
         """Consume until told to stop."""
@@ -157,18 +164,21 @@ class Worker:
     def _build_works(
         self, registry: ModelRegistry, placement: Placement
     ) -> tuple[dict[JobKind, Work], Status]:
-        # Only here do the two kinds differ, and only a GPU worker may import torch.
-        if self.kind == "gpu":
+        # Beside queues and slots, only here do the kinds differ; only a GPU worker imports torch.
+        if self.kind in {"gpu", "ollama"}:
             from workers.inference.works import inference_works  # noqa: PLC0415
 
-            return inference_works(self.settings, registry)
+            return inference_works(self.settings, registry, ollama_only=self.kind == "ollama")
         from workers.lifecycle.works import lifecycle_works  # noqa: PLC0415
 
-        works = lifecycle_works(self.settings, self._ledger, registry, placement, self._branches)
+        queues = InferenceQueues(self._presence)
+        works = lifecycle_works(
+            self.settings, self._ledger, registry, placement, self._branches, queues
+        )
         return works, dict
 
     def _build_sweepers(self, registry: ModelRegistry) -> "tuple[BranchSweeper, ...]":
-        if self.kind == "gpu":
+        if self.kind != "cpu":
             return ()
         from workers.lifecycle.works import branch_sweeper  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Uploads whose files are on a host that does not come back."""
+"""Jobs in a queue whose only workers do not come back."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -8,7 +8,8 @@ import structlog
 from shared.errors import HostLostError
 from shared.jobs import Job
 from shared.ledger import Hint, Ledger, Placement, Presence
-from shared.queue import UPLOADS, host_of
+from shared.queue import INFERENCE_OLLAMA, UPLOADS, InferenceQueues, host_of
+from shared.tasks import Engine
 
 log = structlog.get_logger()
 
@@ -17,7 +18,8 @@ class LostHosts:
     """Takes jobs from the only host that can do them, when that host has been silent for long.
 
     An upload goes to all hosts, of which one downloads its files again; it fails if nobody knows
-    from where, or if an import waits for it, which then downloads them again itself.
+    from where, or if an import waits for it, which then downloads them again itself. An inference
+    by Ollama goes to GPU workers as soon as no Ollama worker is alive.
     """
 
     def __init__(
@@ -26,10 +28,14 @@ class LostHosts:
         self._ledger = ledger
         self._presence = presence
         self._placement = placement
+        self._inference_queues = InferenceQueues(presence)
         self._patience_seconds = patience_seconds
 
     def give_up(self, queue: str, waiting: Sequence[Hint]) -> None:
         """Take those of a queue's jobs that have waited too long, if the queue's host is lost."""
+        if queue == INFERENCE_OLLAMA:
+            self._give_to_gpu_workers(waiting)
+            return
         host = host_of(queue)
         if host is None or self._is_alive(host):
             return
@@ -40,6 +46,12 @@ class LostHosts:
                 continue
             if self._hand_on(job) or self._fail(job, host):
                 log.warning("host lost", job_id=job.id, host=host)
+
+    def _give_to_gpu_workers(self, waiting: Sequence[Hint]) -> None:
+        queue = self._inference_queues.of(Engine.OLLAMA)
+        for hint in waiting if queue != INFERENCE_OLLAMA else ():
+            if self._ledger.reassign(self._ledger.get(hint.id), queue):
+                log.warning("no Ollama worker is alive", job_id=hint.id, queue=queue)
 
     def _hand_on(self, job: Job) -> bool:
         """Let another host download the files and upload them; return whether one can."""

@@ -1,4 +1,4 @@
-"""Inference: ask a model, look at the GPU workers, empty their caches."""
+"""Inference: ask a model, look at the workers that answer, empty their caches."""
 
 from dataclasses import replace
 from typing import Annotated, Any
@@ -20,7 +20,7 @@ from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
 from shared.jobs import Job, JobKind
 from shared.ledger import NewJob
 from shared.models import ModelVersion
-from shared.queue import INFERENCE
+from shared.queue import INFERENCE, INFERENCE_OLLAMA
 from shared.requests import InferRequest, RegisteredName
 
 router = APIRouter(prefix="/inference", tags=["inference"])
@@ -83,7 +83,7 @@ def _accepted(services: Services, caller: Caller, request: InferRequest, wait: W
     job = NewJob(
         kind=JobKind.INFER,
         request=request.model_dump(mode="json", exclude_none=True),
-        queue=INFERENCE,
+        queue=services.inference_queues.of(request.engine),
         model=request.model_name,
         max_attempts=services.settings.ledger.max_attempts,
         priority=USUAL if request.priority is None else request.priority,
@@ -120,11 +120,11 @@ def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
 
 @router.get("/health", summary="Whether inference can be served")
 def health(services: Provided) -> dict[str, Any]:
-    """Return the GPU workers that are alive and what each says of its parts."""
-    workers = _gpu_workers(services)
+    """Return the GPU and Ollama workers that are alive and what each says of its parts."""
+    workers = _inference_workers(services)
     return {
         "status": "ok" if workers else "unavailable",
-        "queued": services.ledger.queued(INFERENCE),
+        "queued": sum(map(services.ledger.queued, (INFERENCE, INFERENCE_OLLAMA))),
         "workers": {
             name: {
                 "in_flight": status["in_flight"],
@@ -138,9 +138,9 @@ def health(services: Provided) -> dict[str, Any]:
 
 @router.get("/stats", summary="Requests, cache and loaded models")
 def stats(services: Provided) -> dict[str, Any]:
-    """Return counts over all GPU workers, and each worker's own."""
+    """Return counts over all GPU and Ollama workers, and each worker's own."""
     workers = {
-        name: status["inference"]["stats"] for name, status in _gpu_workers(services).items()
+        name: status["inference"]["stats"] for name, status in _inference_workers(services).items()
     }
     return {"total": _summed(list(workers.values())), "workers": workers}
 
@@ -151,7 +151,7 @@ def clear_cache(
     request: Annotated[CacheClear, Body(openapi_examples={"all": {"value": {}}})] = CacheClear(),  # noqa: B008 - frozen by use
 ) -> dict[str, Any]:
     """Unload what no request uses; what is in use is left and named."""
-    names = list(_gpu_workers(services))
+    names = list(_inference_workers(services))
     if not names:
         return {"workers": {}}
     try:
@@ -170,9 +170,11 @@ def clear_cache(
     return {"workers": answered | silent}
 
 
-def _gpu_workers(services: Services) -> dict[str, dict[str, Any]]:
+def _inference_workers(services: Services) -> dict[str, dict[str, Any]]:
     return {
-        worker.name: worker.status for worker in services.presence.workers() if worker.kind == "gpu"
+        worker.name: worker.status
+        for worker in services.presence.workers()
+        if worker.kind in {"gpu", "ollama"}
     }
 
 

@@ -8,8 +8,14 @@ from client.doctor.scene import Scene
 from shared.errors import LifecycleError
 from shared.jobs import JobKind, JobState
 from shared.ledger import WorkerInfo
+from shared.queue import INFERENCE_OLLAMA
 
-_KINDS = {"cpu": "CPU workers", "gpu": "GPU workers"}
+_KINDS = {"cpu": "CPU workers", "gpu": "GPU workers", "ollama": "Ollama workers"}
+_WORK = {
+    "cpu": "downloads, uploads or registers",
+    "gpu": "answers requests",
+    "ollama": "answers requests to models of Ollama",
+}
 #: A hint that was lost is published again long before.
 _LONG_QUEUED = timedelta(seconds=60)
 
@@ -21,7 +27,13 @@ def workers(scene: Scene) -> list[Finding]:
     except LifecycleError:
         return _as_the_api_sees(scene)
     with scene.client() as client:
-        return [_finding(scene, client, kind, alive) for kind in _KINDS]
+        kinds = [kind for kind in _KINDS if kind != "ollama" or _has_ollama(scene, alive)]
+        return [_finding(scene, client, kind, alive) for kind in kinds]
+
+
+def _has_ollama(scene: Scene, alive: list[WorkerInfo]) -> bool:
+    """Return whether an Ollama worker is to be here; without one, GPU workers do its work."""
+    return scene.starts("worker-ollama") or any(worker.kind == "ollama" for worker in alive)
 
 
 def _as_the_api_sees(scene: Scene) -> list[Finding]:
@@ -56,11 +68,17 @@ def _finding(scene: Scene, client: Client, kind: str, alive: list[WorkerInfo]) -
 
 
 def _none(scene: Scene, kind: str) -> Finding:
-    work = "answers requests" if kind == "gpu" else "downloads, uploads or registers"
     mend = f"start one: python -m workers {kind}"
     if scene.starts(f"worker-{kind}"):
         mend = f"wait, it is restarted{scene.log_of(f'worker-{kind}')}"
-    return Finding(_KINDS[kind], Level.DOWN, f"none is alive: nobody {work}", mend)
+    return Finding(_KINDS[kind], Level.DOWN, f"none is alive: nobody {_WORK[kind]}", mend)
+
+
+def _kind_for(job: Job) -> str:
+    """Return the kind of worker that a job waits for."""
+    if job.kind is not JobKind.INFER:
+        return "cpu"
+    return "ollama" if job.queue == INFERENCE_OLLAMA else "gpu"
 
 
 def _waiting_for(client: Client, kind: str) -> list[Job]:
@@ -73,7 +91,5 @@ def _waiting_for(client: Client, kind: str) -> list[Job]:
     return [
         job
         for job in queued
-        if (job.kind is JobKind.INFER) == (kind == "gpu")
-        and job.attempt == 0
-        and now - job.created_at > _LONG_QUEUED
+        if _kind_for(job) == kind and job.attempt == 0 and now - job.created_at > _LONG_QUEUED
     ]

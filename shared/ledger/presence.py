@@ -16,7 +16,7 @@ class WorkerInfo:
     """A worker's last word."""
 
     name: str
-    #: ``cpu`` or ``gpu``.
+    #: ``cpu``, ``gpu`` or ``ollama``.
     kind: str
     host: str
     #: What it says of itself: jobs in flight, and for GPU workers the cache and the handlers.

@@ -8,6 +8,9 @@ from pydantic_settings import SettingsConfigDict
 from shared.settings.group import Group
 from shared.tasks import KeepAlive, OllamaHostOptions
 
+#: Requests that Ollama is taken to serve in parallel where nobody says it.
+USUAL_PARALLEL = 8
+
 
 class RedisSettings(Group):
     """Where the ledger lives, and Celery's messages."""
@@ -88,6 +91,18 @@ class OllamaSettings(Group):
     timeout_seconds: float = Field(
         5.0, gt=0, description="For a connection, and for each answer that is not streamed."
     )
+    concurrency: int = Field(
+        0,
+        ge=0,
+        description="Requests that an Ollama worker sends at once; 0: `OLLAMA_NUM_PARALLEL` and a "
+        "quarter more where that is set, else 10. Ollama queues what it cannot serve yet.",
+    )
+    num_parallel: int = Field(
+        0,
+        ge=0,
+        description="Ollama's own setting: requests to one model that it serves at once. Its API "
+        "does not tell it; set it here too, and `OLLAMA_CONCURRENCY` follows it.",
+    )
     auto_pull: bool = Field(
         False, description="Pull a registered model that the server lacks when it is asked for."
     )
@@ -109,6 +124,15 @@ class OllamaSettings(Group):
         "Ollama since it was registered: `refuse` (a conflict that names both digests) or "
         "`serve` (the digest that answered is in `metadata`).",
     )
+
+    @property
+    def slots(self) -> int:
+        """How many requests an Ollama worker sends at once.
+
+        More than Ollama serves in parallel, so that the next request is there when one ends.
+        """
+        parallel = self.num_parallel or USUAL_PARALLEL
+        return self.concurrency or parallel + (parallel + 3) // 4
 
 
 class FlowerSettings(Group):

@@ -24,7 +24,8 @@ from workers.drain import STOP_SECONDS
 
 EXAMPLE = dotenv_values(REPOSITORY / ".env.example")
 STORES_ON_NETWORK = REPOSITORY / "deploy/stores-on-network.yaml"
-OURS = {"api", "artifacts", "flower", "mlflow", "worker-cpu", "worker-gpu", "worker-inference"}
+WORKERS = ("worker-cpu", "worker-gpu", "worker-inference", "worker-ollama")
+OURS = {"api", "artifacts", "flower", "mlflow", *WORKERS}
 
 
 def checked(*files: Path) -> "subprocess.CompletedProcess[str]":
@@ -118,7 +119,7 @@ def test_start_follows_health() -> None:
 
 def test_workers_have_the_time_that_their_drain_takes() -> None:
     drain = Settings().worker.drain_seconds + STOP_SECONDS
-    for name in ("worker-cpu", "worker-gpu", "worker-inference"):
+    for name in WORKERS:
         grace = services()[name].definition["stop_grace_period"]
         assert float(grace.removesuffix("s")) > drain + 5
 
@@ -169,8 +170,8 @@ def test_what_is_uploaded_reaches_the_workers_and_downloads_stay_with_theirs() -
 def test_each_worker_container_is_a_host_of_its_own() -> None:
     """The health check looks at the workers of its host."""
     found = services()
-    hosts = {found[name].environment["STORAGE_HOST_ID"] for name in ("worker-cpu", "worker-gpu")}
-    assert len(hosts) == 2
+    hosts = {found[name].environment["STORAGE_HOST_ID"] for name in WORKERS}
+    assert len(hosts) == 3
 
 
 def test_only_one_kind_of_inference_worker_runs() -> None:
@@ -178,6 +179,14 @@ def test_only_one_kind_of_inference_worker_runs() -> None:
     assert found["worker-inference"].definition["profiles"] == ["cpu"]
     assert found["worker-gpu"].definition["profiles"] == ["gpu"]
     assert EXAMPLE["COMPOSE_PROFILES"] == "cpu"
+
+
+def test_ollama_comes_with_a_worker_that_knows_how_much_it_serves_at_once() -> None:
+    found = services(OLLAMA_NUM_PARALLEL="4")
+    profiles = found["worker-ollama"].definition["profiles"]
+    assert {"ollama", "ollama-gpu"} < set(profiles)
+    for name in ("ollama", "ollama-gpu", "worker-ollama"):
+        assert found[name].environment["OLLAMA_NUM_PARALLEL"] == "4"
 
 
 @pytest.mark.parametrize("name", ["worker-gpu", "ollama-gpu"])
@@ -230,5 +239,5 @@ def test_every_variable_of_the_platform_is_a_setting() -> None:
     # Read by MLflow's own client, and by the command line.
     known |= {"MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"}
     known |= {"LIFECYCLE_API_URL", "LIFECYCLE_API_KEY"}
-    for name in ("api", "worker-cpu", "worker-gpu", "worker-inference"):
+    for name in ("api", *WORKERS):
         assert set(services()[name].environment) <= known, name

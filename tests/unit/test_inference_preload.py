@@ -12,6 +12,8 @@ from tests.model_stores import StaticRegistry
 from workers.inference import preload
 from workers.inference.preload import preload_priority_models
 
+ENGINES = ("transformers",)
+
 
 class Loads:
     """Takes note of what is loaded, and fails where it is told to."""
@@ -37,12 +39,13 @@ def registry() -> StaticRegistry:
     registry.add("archived", None, priority=True, stage="archived")
     registry.add("second", None)
     registry.add("second", None, priority=True)
+    registry.add("elsewhere", None, priority=True, engine="ollama")
     return registry
 
 
 def test_production_models_that_have_priority_are_loaded(registry: StaticRegistry) -> None:
     loads = Loads()
-    preload_priority_models(registry, loads, CancelToken())
+    preload_priority_models(registry, ENGINES, loads, CancelToken())
     assert loads.loaded == [("first", "1"), ("second", "2")]
 
 
@@ -52,7 +55,7 @@ def test_a_failure_is_logged_and_the_others_go_on(
 ) -> None:
     loads = Loads(first=error)
     with structlog.testing.capture_logs() as logs:
-        preload_priority_models(registry, loads, CancelToken())
+        preload_priority_models(registry, ENGINES, loads, CancelToken())
     assert loads.loaded == [("second", "2")]
     assert logs == [
         {
@@ -85,13 +88,13 @@ def test_a_registry_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(preload, "_FIRST_SECONDS", 0.001)
     registry, loads = _Away(UnavailableError("MLflow is away"), 2), Loads()
     registry.add("first", None, priority=True)
-    preload_priority_models(registry, loads, CancelToken())
+    preload_priority_models(registry, ENGINES, loads, CancelToken())
     assert (registry.asked, loads.loaded) == (3, [("first", "1")])
 
 
 def test_a_registry_that_fails_otherwise_is_left() -> None:
     registry, loads = _Away(RuntimeError("a defect"), 1), Loads()
-    preload_priority_models(registry, loads, CancelToken())
+    preload_priority_models(registry, ENGINES, loads, CancelToken())
     assert (registry.asked, loads.loaded) == (1, [])
 
 
@@ -100,5 +103,5 @@ def test_a_worker_that_stops_loads_no_more(make: Callable[[], StaticRegistry]) -
     registry, loads, token = make(), Loads(), CancelToken()
     registry.add("first", None, priority=True)
     token.cancel(DrainingError("the worker stops"))
-    preload_priority_models(registry, loads, token)
+    preload_priority_models(registry, ENGINES, loads, token)
     assert loads.loaded == []

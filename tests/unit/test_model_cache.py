@@ -76,6 +76,13 @@ class _Loader:
             self._warehouse.unloaded(self._name)
 
 
+def use_remote(cache: ModelCache[str, str], warehouse: Warehouse, name: str, size: int = 1) -> None:
+    """Lease a model that another server holds, and let it go."""
+    loader = warehouse.loader(name, size)
+    with cache.lease(name, loader, token=CancelToken(), remote=True) as lease:
+        assert lease.model == f"model {name}"
+
+
 def use(cache: ModelCache[str, str], warehouse: Warehouse, name: str, size: int = 1) -> bool:
     """Lease a model and let it go; return whether it was a hit."""
     with cache.lease(name, warehouse.loader(name, size), token=CancelToken()) as lease:
@@ -161,6 +168,21 @@ def test_pinned_models_go_last(warehouse: Warehouse) -> None:
     assert warehouse.unloads == ["a"]
     use(cache, warehouse, "c", 2)
     assert warehouse.unloads == ["a", "b", "vip"]
+
+
+def test_models_that_another_server_holds_count_for_no_limit(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str](10, 2)
+    use(cache, warehouse, "real", 10)
+    for number in range(9):
+        use_remote(cache, warehouse, f"remote-{number}", 10**12)
+    assert not warehouse.unloads
+    assert use(cache, warehouse, "real", 10), "it is still warm"
+    use(cache, warehouse, "other", 10)
+    assert warehouse.unloads == ["real"], "only a model of this process makes room"
+    assert not cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep="other")
+    assert cache.unload_idle(0) == ["other"]
+    assert cache.stats()["models"] == 0
+    assert len(cache.clear(lambda _: True)[0]) == 9
 
 
 def test_a_model_in_use_is_waited_for_and_not_evicted(warehouse: Warehouse) -> None:

@@ -43,7 +43,7 @@ def started(stack: Stack) -> set[str]:
     return {service.name for service in stack.services}
 
 
-PLATFORM = {"api", "worker-cpu", "worker-gpu", "flower"}
+PLATFORM = {"api", "worker-cpu", "worker-gpu", "worker-ollama", "flower"}
 
 
 def test_everything_is_started_where_nothing_is_given(nowhere: Path) -> None:
@@ -66,7 +66,7 @@ def test_a_worker_that_hangs_is_replaced_soon_after_its_lease(
         for service in planned(nowhere).services
         if len(service.leans_on) == 2  # on the ledger's Redis and on the broker's
     }
-    assert hung == {"worker-cpu": 20, "worker-gpu": 20}
+    assert hung == dict.fromkeys(("worker-cpu", "worker-gpu", "worker-ollama"), 20)
 
 
 @pytest.mark.parametrize(

@@ -78,14 +78,18 @@ class ModelCache(Generic[K, T]):
         token: CancelToken,
         pinned: bool = False,
         modest: bool = False,
+        remote: bool = False,
     ) -> Iterator[Lease[T]]:
         """Hold the model of ``key``, loading it if need be; a pinned one is evicted last.
 
-        A modest load takes no room from pinned models, and fails instead of waiting for room.
+        A modest load takes no room from pinned models, and fails instead of waiting for room. A
+        remote model is held by another server: it counts for no limit, and only ``clear`` ends it.
         """
-        resident, hit = self._enter(
-            key, token, lambda: Resident(key, make_loader(), pinned=pinned, modest=modest)
-        )
+
+        def begin() -> Resident[K, T]:
+            return Resident(key, make_loader(), pinned=pinned, modest=modest, remote=remote)
+
+        resident, hit = self._enter(key, token, begin)
         if hit:
             resident.pinned = pinned
         else:
@@ -111,10 +115,12 @@ class ModelCache(Generic[K, T]):
         return bool(victims)
 
     def unload_idle(self, idle_seconds: float) -> list[K]:
-        """Unload the models that nobody used for this long, except pinned ones."""
+        """Unload the models that nobody used for this long, except pinned and remote ones."""
         with self._changed:
             latest = self._clock() - idle_seconds
-            victims = self._residents.take_where(lambda r: not r.pinned and r.used_at <= latest)
+            victims = self._residents.take_where(
+                lambda r: not r.remote and not r.pinned and r.used_at <= latest
+            )
         self._unload((victim, Eviction.IDLE) for victim in victims)
         return [victim.key for victim in victims]
 
@@ -125,6 +131,12 @@ class ModelCache(Generic[K, T]):
             in_use = [r.key for r in self._residents if matches(r.key)]
         self._unload((victim, Eviction.CLEARED) for victim in victims)
         return [victim.key for victim in victims], in_use
+
+    def peek(self, key: K) -> T | None:
+        """Return a model without a lease, to ask about it; None if it is not loaded."""
+        with self._changed:
+            resident = self._residents.get(key)
+            return resident.model if resident is not None else None
 
     def models(self) -> list[CachedModel[K]]:
         """Return what is in the cache, the least recently used first."""
@@ -147,20 +159,22 @@ class ModelCache(Generic[K, T]):
                     resident.leases += 1
                     resident.hits += 1
                     self._residents.touch(resident, self._clock())
-                    self._counts.hits += 1
+                    self._counts.hits += not resident.remote
                     return resident, True
                 wait_until(self._changed, resident.ended_loading, token)
                 if resident.error is not None:
                     raise _again(resident.error)
             resident = make()
             self._residents.add(resident)
-            self._counts.misses += 1
+            self._counts.misses += not resident.remote
             return resident, False
 
     def _load(self, resident: Resident[K, T], token: CancelToken) -> None:
         """Load a model that was begun; leave nothing behind on an error."""
         try:
-            self._reserve(resident, resident.loader.estimate_bytes(), token)
+            needed_bytes = resident.loader.estimate_bytes()
+            if not resident.remote:
+                self._reserve(resident, needed_bytes, token)
             model = resident.loader.load(resident.device)
             size_bytes = resident.loader.measure_bytes()
         except BaseException as error:
@@ -218,7 +232,7 @@ class ModelCache(Generic[K, T]):
         with self._changed:
             resident.leases -= 1
             self._residents.touch(resident, self._clock())
-            victims = self._residents.trim(resident.device)
+            victims = [] if resident.remote else self._residents.trim(resident.device)
             self._changed.notify_all()
         self._unload(victims)
 

@@ -22,7 +22,7 @@ class CacheCounts:
             for name, most in residents.max_bytes.items()
         }
         return {
-            "models": sum(1 for _ in residents),
+            "models": sum(not resident.remote for resident in residents),
             "max_models": residents.max_models,
             "used_bytes": sum(device["used_bytes"] for device in devices.values()),
             "max_bytes": sum(device["max_bytes"] for device in devices.values()),

@@ -29,3 +29,5 @@ class InferenceCall:
     on_progress: Report = ignore_progress
     #: Takes what the model thinks before it answers, as ``on_token`` takes the answer.
     on_thought: Emit | None = None
+    #: Whether the model has priority: a remote engine keeps it in its server's memory.
+    pinned: bool = False

@@ -30,7 +30,8 @@ class ModelExecutor:
         """Return the task's result.
 
         Out of memory, the least recently used idle model makes room for one more attempt; not
-        where a part of the answer has been handed out, which would come twice.
+        where a part of the answer has been handed out, which would come twice, nor where it is
+        another server's memory.
         """
         emitted = False
 
@@ -44,15 +45,15 @@ class ModelExecutor:
         try:
             return self._attempt(route, version, watched)
         except OutOfMemoryError:
-            key = _key(route, version)
-            if emitted or not self._cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep=key):
+            key, is_lost = _key(route, version), emitted or route.engine.is_remote
+            if is_lost or not self._cache.evict_least_recent(Eviction.OUT_OF_MEMORY, keep=key):
                 raise
         return self._attempt(route, version, watched)
 
     def preload(self, route: Route, version: ModelVersion, call: InferenceCall) -> None:
         """Have the model warm; none that has priority makes room for it."""
-        with self._lease(route, version, call, modest=True):
-            pass
+        with self._lease(route, version, call, modest=True) as lease:
+            route.engine.warm(lease.model, replace(call, pinned=version.has_priority))
 
     def _lease(
         self,
@@ -68,14 +69,17 @@ class ModelExecutor:
             token=call.token,
             pinned=version.has_priority,
             modest=modest,
+            remote=route.engine.is_remote,
         )
 
     def _attempt(self, route: Route, version: ModelVersion, call: InferenceCall) -> dict[str, Any]:
         started = perf_counter()
+        call = replace(call, pinned=version.has_priority)
         with self._lease(route, version, call) as lease:
             model = lease.model
             if call.task not in model.tasks:
                 raise UnsupportedTaskError(f"{version.name} cannot do {call.task}", field="task")
+            before = route.engine.whereabouts(model, call.token)
             handler = self._router.specialise(route, model.architecture)
             loaded = perf_counter()
             inputs = handler.preprocess(model, call)
@@ -84,7 +88,9 @@ class ModelExecutor:
             inferred = perf_counter()
             result = handler.postprocess(model, call, inputs, output)
             ended = perf_counter()
-            device = model.device
+            after = before
+            if before is not None and not before.in_memory:
+                after = route.engine.whereabouts(model, call.token)
         return result | {
             "metadata": result.get("metadata", {})
             | {
@@ -92,8 +98,8 @@ class ModelExecutor:
                 "version": version.version,
                 "commit": version.location.commit if version.location else None,
                 "engine": route.engine.name,
-                "device": device,
-                "cache_hit": lease.hit,
+                "device": (after and after.device) or model.device,
+                "cache_hit": before.in_memory if before else lease.hit,
                 "load_seconds": round(loaded - started, 6),
                 "preprocess_seconds": round(prepared - loaded, 6),
                 "inference_seconds": round(inferred - prepared, 6),

@@ -1,7 +1,7 @@
 """The entry to inference: names in, results out."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Protocol
@@ -13,12 +13,12 @@ from shared.settings import Settings
 from shared.tasks import Engine, Task
 from workers.inference.cache import ModelCache
 from workers.inference.calls import Emit, InferenceCall, Report, ignore_progress
-from workers.inference.devices import budgets, report
 from workers.inference.engines.base import LoadedModel
 from workers.inference.executor import ModelExecutor
 from workers.inference.loader import ModelKey
 from workers.inference.preload import VersionList, preload_priority_models
-from workers.inference.registry import model_registry
+from workers.inference.registry import HandlerRegistry, model_registry
+from workers.inference.residents import CachedModel
 from workers.inference.router import Route, TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshot_fetch import SnapshotStore
@@ -35,6 +35,15 @@ class VersionRegistry(VersionList, Protocol):
         """Return the version that a name stands for."""
 
 
+#: Says what devices there are, and of this process' own what models take there.
+DeviceReport = Callable[[Mapping[str, Mapping[str, int]]], list[dict[str, Any]]]
+
+
+def no_devices(_: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """Report the devices of a process that loads no models."""
+    return []
+
+
 class InferenceManager:
     """Serves requests on warm models; safe to use from several threads."""
 
@@ -44,11 +53,13 @@ class InferenceManager:
         router: TaskRouter,
         executor: ModelExecutor,
         cache: ModelCache[ModelKey, LoadedModel],
+        report_devices: DeviceReport = no_devices,
     ) -> None:
         self._registry = registry
         self._router = router
         self._executor = executor
         self._cache = cache
+        self._report_devices = report_devices
         self._stats = InferenceStats()
         self._closing = CancelToken()
 
@@ -105,7 +116,7 @@ class InferenceManager:
         cache = self._cache.stats()
         return {
             **self._stats.summary(),
-            "devices": report(cache.pop("devices")),
+            "devices": self._report_devices(cache.pop("devices")),
             "cache": cache,
             "models": self.get_cached_models(),
             "handlers": self._router.handlers(),
@@ -113,10 +124,8 @@ class InferenceManager:
 
     def get_cached_models(self) -> list[dict[str, Any]]:
         """Return the models in memory, the least recently used first."""
-        return [
-            {**asdict(model.key), **{k: v for k, v in asdict(model).items() if k != "key"}}
-            for model in self._cache.models()
-        ]
+        shown = map(self._shown, self._cache.models())
+        return [model for model in shown if model is not None]
 
     def clear_cache(self, model_name: str | None = None) -> dict[str, Any]:
         """Unload one model, or all; those in use are left, and named."""
@@ -128,16 +137,19 @@ class InferenceManager:
 
     def start_preload(self) -> None:
         """Have the production models that have priority warm, in time, on a thread."""
-        work = partial(preload_priority_models, self._registry, self.preload, self._closing)
+        engines = self._router.engines()
+        work = partial(
+            preload_priority_models, self._registry, engines, self.preload, self._closing
+        )
         threading.Thread(target=work, name="preload", daemon=True).start()
 
-    def import_engine(self) -> None:
-        """Import torch and transformers now.
+    def import_engine(self, name: str) -> None:
+        """Import what an engine needs now.
 
-        It takes seconds in which other threads hardly run: a job that ran meanwhile would lose its
-        lease.
+        torch and transformers take seconds in which other threads hardly run: a job that ran
+        meanwhile would lose its lease.
         """
-        self._router.engine(Engine.TRANSFORMERS)
+        self._router.engine(name)
 
     def start_idle_unload(self, idle_seconds: float) -> None:
         """Unload idle models from now on, on a thread that ends with ``close``."""
@@ -152,6 +164,19 @@ class InferenceManager:
         """Unload every model that is not in use."""
         self._closing.cancel(DrainingError("inference is closed"))
         self.clear_cache()
+
+    def _shown(self, cached: CachedModel[ModelKey]) -> dict[str, Any] | None:
+        """Return a model as reports show it; None for one that its server has unloaded."""
+        facts = asdict(cached)
+        shown = {**facts.pop("key"), **facts}
+        model = self._cache.peek(cached.key) if cached.remote else None
+        if model is None:
+            return shown
+        where = self._router.engine(cached.key.engine).whereabouts(model)
+        if where is None:
+            return shown | {"state": "unknown"}
+        known = {"size_bytes": where.size_bytes, "device": where.device}
+        return shown | known if where.in_memory else None
 
     def _route(self, task: str, engine: str) -> Route:
         """Find what serves the task; ``text-generation-ollama`` says the engine with it."""
@@ -174,13 +199,27 @@ class InferenceManager:
 
 
 def build_manager(
-    settings: Settings, registry: VersionRegistry, store: SnapshotStore
+    settings: Settings,
+    registry: VersionRegistry,
+    store: SnapshotStore,
+    *,
+    remote_engine: str | None = None,
 ) -> InferenceManager:
-    """Compose a manager that takes versions from ``registry`` and files from ``store``."""
+    """Compose a manager that takes versions from ``registry`` and files from ``store``.
+
+    With a remote engine it serves that engine only, and imports no torch.
+    """
     inference, storage = settings.inference, settings.storage
-    router = TaskRouter(model_registry, settings)
+    handlers = HandlerRegistry(remote_engine) if remote_engine else model_registry
+    router = TaskRouter(handlers, settings)
+    budgets: Mapping[str, int] = {"cpu": 0}
+    report_devices: DeviceReport = no_devices
+    if remote_engine is None:
+        from workers.inference import devices  # noqa: PLC0415 - it imports torch
+
+        budgets, report_devices = devices.budgets(inference), devices.report
     cache: ModelCache[ModelKey, LoadedModel] = ModelCache(
-        budgets(inference),
+        budgets,
         inference.cache_max_models,
         wait_seconds=inference.wait_seconds,
     )
@@ -193,6 +232,7 @@ def build_manager(
         ),
         concurrent_files=settings.lakefs.concurrent_files,
     )
-    manager = InferenceManager(registry, router, ModelExecutor(router, cache, snapshots), cache)
+    executor = ModelExecutor(router, cache, snapshots)
+    manager = InferenceManager(registry, router, executor, cache, report_devices)
     manager.start_idle_unload(inference.idle_seconds)
     return manager

@@ -1,6 +1,6 @@
 """Models that have priority, warm before anybody asks for them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import structlog
@@ -23,16 +23,20 @@ class VersionList(Protocol):
 
 
 def preload_priority_models(
-    registry: VersionList, load: Callable[[str, str], None], token: CancelToken
+    registry: VersionList,
+    engines: Collection[str],
+    load: Callable[[str, str], None],
+    token: CancelToken,
 ) -> None:
-    """Load every production version that has priority; the body of a thread.
+    """Load every production version of these engines that has priority; the body of a thread.
 
     What fails is logged and left: the first request for the model tries again, and tells why.
     """
     for version in _listed(registry, token):
         if token.cancelled:
             return
-        if version.has_priority and version.stage == "production":
+        served = version.engine in engines
+        if served and version.has_priority and version.stage == "production":
             try:
                 load(version.name, version.version)
             except Exception as error:  # noqa: BLE001 - nothing here may end the worker

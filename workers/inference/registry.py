@@ -92,7 +92,9 @@ _BUILT_IN = (
 class HandlerRegistry:
     """Finds handler and engine classes by name; what is registered later wins."""
 
-    def __init__(self) -> None:
+    def __init__(self, only_engine: str | None = None) -> None:
+        """Take the engine that everything is limited to, if there is one."""
+        self._only_engine = only_engine
         self._lock = threading.Lock()
         self._found: dict[str, dict[str, EntryPoint]] | None = None
         self._handlers: dict[str, HandlerClass] = {}
@@ -145,10 +147,18 @@ class HandlerRegistry:
             if self._found is None:
                 found = [*_BUILT_IN, *entry_points(group=ENGINES), *entry_points(group=HANDLERS)]
                 self._found = {
-                    group: {point.name: point for point in found if point.group == group}
+                    group: {
+                        point.name: point
+                        for point in found
+                        if point.group == group and self._is_wanted(point)
+                    }
                     for group in (ENGINES, HANDLERS)
                 }
             return self._found[group]
+
+    def _is_wanted(self, point: EntryPoint) -> bool:
+        engine = point.name if point.group == ENGINES else point.name.split(":")[1]
+        return self._only_engine in {None, engine}
 
 
 #: Where packages add handlers by hand; managers use it unless they are given another.

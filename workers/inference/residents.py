@@ -61,6 +61,8 @@ class CachedModel(Generic[K]):
     device: str
     leases: int
     pinned: bool
+    #: Whether another server holds it, and its memory.
+    remote: bool
     hits: int
     idle_seconds: float
 
@@ -69,11 +71,19 @@ class Resident(Generic[K, T]):
     """A model in memory, or on its way in or out."""
 
     def __init__(
-        self, key: K, loader: Loader[T], *, pinned: bool = False, modest: bool = False
+        self,
+        key: K,
+        loader: Loader[T],
+        *,
+        pinned: bool = False,
+        modest: bool = False,
+        remote: bool = False,
     ) -> None:
         self.key = key
         self.loader = loader
         self.pinned = pinned
+        #: Another server holds it: it takes no memory here and makes room for no other model.
+        self.remote = remote
         #: Nobody waits for it: it neither waits for room, nor takes any from pinned models.
         self.modest = modest
         self.state = State.LOADING
@@ -104,6 +114,7 @@ class Resident(Generic[K, T]):
             device=self.device,
             leases=self.leases,
             pinned=self.pinned,
+            remote=self.remote,
             hits=self.hits,
             idle_seconds=now - self.used_at if self.idle else 0.0,
         )
@@ -152,8 +163,11 @@ class Residents(Generic[K, T]):
         return _bytes_on(device, [r for r in (*self, *self._leaving) if r.has_room])
 
     def evictable(self, *, with_pinned: bool = True) -> list[Resident[K, T]]:
-        """Return the idle models, those to go first in front: not pinned, least recently used."""
-        idle = [r for r in self if r.idle and (with_pinned or not r.pinned)]
+        """Return the idle models, those to go first in front: not pinned, least recently used.
+
+        Remote ones are not among them: their end would make no room here.
+        """
+        idle = [r for r in self if r.idle and not r.remote and (with_pinned or not r.pinned)]
         return sorted(idle, key=lambda r: r.pinned)
 
     def has_room(self, newcomer: Resident[K, T], needed_bytes: int, device: str) -> bool:
@@ -186,7 +200,9 @@ class Residents(Generic[K, T]):
 
     def take_where(self, matches: Callable[[Resident[K, T]], bool]) -> list[Resident[K, T]]:
         """Stop offering all idle models that match."""
-        return [self.take(resident) for resident in self.evictable() if matches(resident)]
+        return [
+            self.take(resident) for resident in list(self) if resident.idle and matches(resident)
+        ]
 
     def gone(self, resident: Resident[K, T]) -> None:
         """Count it no more."""
@@ -209,8 +225,8 @@ class Residents(Generic[K, T]):
         return victims
 
     def _count(self) -> int:
-        """Return how many models have memory; one that still waits for room has none."""
-        return sum(r.size_bytes is not None for r in self)
+        """Return how many models have memory here; one that still waits for room has none."""
+        return sum(r.size_bytes is not None and not r.remote for r in self)
 
 
 def _bytes_on(device: str, residents: Iterable[Resident[K, T]]) -> int:

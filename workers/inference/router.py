@@ -61,6 +61,10 @@ class TaskRouter:
                 self._engines[name] = engine_class(self._settings)
             return self._engines[name]
 
+    def engines(self) -> list[str]:
+        """Return the names of all engines."""
+        return self._registry.engines()
+
     def handlers(self) -> list[str]:
         """Return all handlers as ``task:variant``."""
         return self._registry.handlers()

@@ -1,4 +1,4 @@
-"""What a GPU worker does: inference, and what it tells of itself."""
+"""What a GPU worker or an Ollama worker does: inference, and what it tells of itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +10,20 @@ from shared.lakefs.store import LakeFSStore
 from shared.registry import ModelRegistry
 from shared.requests import InferRequest
 from shared.settings import Settings
+from shared.tasks import Engine
 from workers.context import JobContext
 from workers.inference.manager import build_manager
 from workers.runner import Work
 
 
 def inference_works(
-    settings: Settings, registry: ModelRegistry
+    settings: Settings, registry: ModelRegistry, *, ollama_only: bool
 ) -> tuple[dict[JobKind, Work], Callable[[], dict[str, Any]]]:
     """Build the inference job on its real collaborators, and the worker's report of itself."""
-    manager = build_manager(settings, registry, LakeFSStore(settings.lakefs))
-    manager.import_engine()
+    store = LakeFSStore(settings.lakefs)
+    engine = Engine.OLLAMA if ollama_only else None
+    manager = build_manager(settings, registry, store, remote_engine=engine)
+    manager.import_engine(engine or Engine.TRANSFORMERS)
     if settings.inference.preload:
         manager.start_preload()
 

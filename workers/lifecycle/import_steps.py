@@ -5,7 +5,7 @@ from typing import Any
 from shared.import_request import ImportRequest
 from shared.jobs import Job, JobKind
 from shared.ledger import NewJob, Placement
-from shared.queue import DOWNLOADS, INFERENCE, REGISTRATIONS, UPLOADS, uploads_of
+from shared.queue import DOWNLOADS, REGISTRATIONS, UPLOADS, InferenceQueues, uploads_of
 from shared.requests import (
     DownloadRequest,
     InferRequest,
@@ -21,8 +21,11 @@ from workers.lifecycle.import_plan import Results
 class Steps:
     """Makes the children of imports."""
 
-    def __init__(self, placement: Placement, infer_seconds: float) -> None:
+    def __init__(
+        self, placement: Placement, inference_queues: InferenceQueues, infer_seconds: float
+    ) -> None:
         self._placement = placement
+        self._inference_queues = inference_queues
         self._infer_seconds = infer_seconds
 
     def child(self, parent: Job, request: ImportRequest, step: JobKind, so_far: Results) -> NewJob:
@@ -41,7 +44,8 @@ class Steps:
                 return _child(parent, step, _registration(request, so_far), REGISTRATIONS)
             case _:
                 infer = _smoke_test(request, so_far[JobKind.REGISTER])
-                return _child(parent, step, infer, INFERENCE, most_seconds=self._infer_seconds)
+                queue = self._inference_queues.of(infer.engine)
+                return _child(parent, step, infer, queue, most_seconds=self._infer_seconds)
 
 
 def _child(

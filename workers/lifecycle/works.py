@@ -9,6 +9,7 @@ from shared.lakefs.listing import RepositoryListing
 from shared.lakefs.store import LakeFSStore
 from shared.ledger import Ledger, OwnedBranches, Placement
 from shared.ollama import OllamaServer
+from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.requests import DownloadRequest
 from shared.settings import Settings
@@ -32,6 +33,7 @@ def lifecycle_works(
     registry: ModelRegistry,
     placement: Placement,
     branches: OwnedBranches,
+    inference_queues: InferenceQueues,
 ) -> dict[JobKind, Work]:
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage, ledger.ended)
@@ -39,7 +41,7 @@ def lifecycle_works(
     ollama = OllamaServer(settings.ollama)
     from_hub, from_ollama = Download(Hub(settings.hub), staging, settings.hub), OllamaPull(ollama)
     restaging = Restaging(from_hub, placement, settings.storage.host_id)
-    steps = Steps(placement, settings.inference.max_seconds)
+    steps = Steps(placement, inference_queues, settings.inference.max_seconds)
     versions = VersionBranches(store, RepositoryListing(settings.lakefs), registry, branches)
     of_lakefs = Register(registry, store, versions.hold)
     of_ollama = RegisterOllama(registry, ollama)

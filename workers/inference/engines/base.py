@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from shared.cancellation import CancelToken
 from shared.models import ModelVersion
 from shared.settings import Settings
 from workers.inference.calls import InferenceCall
@@ -35,6 +36,16 @@ class LoadedModel:
     device: str
 
 
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where the server of a remote engine has a model now."""
+
+    in_memory: bool
+    size_bytes: int = 0
+    #: ``cpu``, ``gpu`` or ``cpu+gpu``; empty if the model is not in memory.
+    device: str = ""
+
+
 ModelT = TypeVar("ModelT", bound=LoadedModel)
 
 
@@ -44,6 +55,8 @@ class BaseEngine(ABC, Generic[ModelT]):
     #: The word that requests and versions name it by.
     name: ClassVar[str]
     supported_tasks: ClassVar[frozenset[str]]
+    #: Whether another server holds the models: they take no memory of this process.
+    is_remote: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
         """Keep the settings; connect to nothing yet."""
@@ -70,6 +83,16 @@ class BaseEngine(ABC, Generic[ModelT]):
     @abstractmethod
     def unload_model(self, model: ModelT) -> None:
         """Free all that the model takes, even if somebody still holds ``model``."""
+
+    def warm(self, model: ModelT, call: InferenceCall) -> None:
+        """Have the server of a remote engine load the model before anybody asks it."""
+
+    def whereabouts(self, model: ModelT, token: CancelToken | None = None) -> Whereabouts | None:  # noqa: ARG002 - for those that override it
+        """Return where the server of a remote engine has the model now; None if it does not say.
+
+        With a token it is a request that asks, which waits; a report must not wait long.
+        """
+        return None
 
     def health(self) -> dict[str, Any]:
         """Say what the engine runs on; raise ``UnavailableError`` if it cannot run now."""

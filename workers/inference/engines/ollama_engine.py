@@ -6,12 +6,14 @@ that can be called off.
 
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import structlog
 
+from shared.cancellation import CancelToken
 from shared.errors import (
     ConflictError,
     InvalidInputError,
@@ -22,6 +24,7 @@ from shared.errors import (
 from shared.models import ModelVersion
 from shared.ollama import (
     Ending,
+    LoadedOllamaModel,
     Messages,
     OllamaModel,
     OllamaSampling,
@@ -32,10 +35,13 @@ from shared.ollama import (
 from shared.settings import Settings
 from shared.tasks import Task
 from workers.inference.calls import InferenceCall
-from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
+from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource, Whereabouts
+from workers.inference.engines.ollama_memory import OllamaMemory
 
 log = structlog.get_logger()
 
+#: The ``keep_alive`` of a model that stays in the server's memory.
+FOR_EVER = -1
 #: The list of the server's models is as good as new for so long.
 _LIST_SECONDS = 1.0
 
@@ -63,6 +69,18 @@ class ServedModel(LoadedModel):
     ollama_name: str
     #: None while the server does not have it.
     content: ModelContent | None
+    #: The context that the last request asked for; None if it was the server's default.
+    num_ctx: int | None = None
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of its manifest, where the server has it."""
+        return self.content.digest if self.content else None
+
+    def shares_with(self, other: "ServedModel") -> bool:
+        """Return whether both are one model in the server's memory."""
+        files = {each.content.gguf_sha256 if each.content else None for each in (self, other)}
+        return self.ollama_name == other.ollama_name or (len(files) == 1 and None not in files)
 
 
 @dataclass(frozen=True)
@@ -92,11 +110,16 @@ class OllamaEngine(BaseEngine[ServedModel]):
 
     name: ClassVar[str] = "ollama"
     supported_tasks: ClassVar[frozenset[Task]] = frozenset({Task.TEXT_GENERATION})
+    is_remote: ClassVar[bool] = True
 
     def __init__(self, settings: Settings) -> None:
         """Connect to nothing yet."""
         super().__init__(settings)
         self._server = OllamaServer(settings.ollama)
+        self._memory = OllamaMemory(self._server.loaded)
+        self._served_lock = threading.Lock()
+        #: What is loaded here, by the version's name and number.
+        self._served: dict[tuple[str, str], ServedModel] = {}
         self._list_lock = threading.Lock()
         self._list: tuple[float, dict[str, OllamaModel]] = (float("-inf"), {})
 
@@ -131,12 +154,16 @@ class OllamaEngine(BaseEngine[ServedModel]):
         )
         if content is not None:
             self._check_content(model, content)
+        with self._served_lock:
+            self._served[source.version.name, source.version.version] = model
         return model
 
     def infer(self, model: ServedModel, inputs: Any, call: InferenceCall) -> OllamaAnswer:
         """Generate the answer to an ``OllamaPrompt``; pull the model first if it is to be."""
         if not isinstance(inputs, OllamaPrompt):
             raise TypeError(f"the Ollama engine does not run {type(inputs).__name__}")
+        if call.pinned:
+            inputs = replace(inputs, sampling=replace(inputs.sampling, keep_alive=FOR_EVER))
         try:
             return self._answer(model, inputs, call)
         except NotFoundError:
@@ -151,11 +178,40 @@ class OllamaEngine(BaseEngine[ServedModel]):
         return self._answer(model, inputs, call)
 
     def unload_model(self, model: ServedModel) -> None:
-        """Have the server free the model's memory; where it cannot be asked, it does so in time."""
+        """Have the server free the model's memory, unless another version here is the same there.
+
+        A server that cannot be asked frees it in time.
+        """
+        with self._served_lock:
+            self._served = {key: each for key, each in self._served.items() if each is not model}
+            if any(each.shares_with(model) for each in self._served.values()):
+                return
         try:
             self._server.unload(model.ollama_name)
         except LifecycleError as error:
             log.warning("ollama_unload_failed", model=model.ollama_name, reason=error.detail)
+
+    def warm(self, model: ServedModel, call: InferenceCall) -> None:
+        """Have the server load the model, and keep it if it has priority."""
+        stay = FOR_EVER if call.pinned else self.settings.ollama.keep_alive
+        options = host_options(self.settings, model.content)
+        sampling = OllamaSampling(options=options, keep_alive=stay)
+        with closing(self._server.generate(model.ollama_name, "", sampling, call.token)) as chunks:
+            for _ in chunks:
+                pass
+
+    def whereabouts(
+        self, model: ServedModel, token: CancelToken | None = None
+    ) -> Whereabouts | None:
+        """Return where the server has the model, by what it tells of its memory."""
+        loaded = self._memory.loaded(token)
+        if loaded is None:
+            return None
+        if (found := self._found(model, loaded)) is not None:
+            return Whereabouts(True, found.size_bytes, _device(found))
+        # It may be about to be loaded: the next question asks the server again.
+        self._memory.forget()
+        return Whereabouts(False)
 
     def health(self) -> dict[str, Any]:
         """Return the server's address; whether it answers is too slow a question for heartbeats."""
@@ -224,9 +280,11 @@ class OllamaEngine(BaseEngine[ServedModel]):
             text, thinking, ending = self._generated(model.ollama_name, prompt, call)
         except InvalidInputError as error:
             if error.detail == prompt_too_long(None, None).detail:
-                raise prompt_too_long(None, self._context_length(content)) from error
+                length = self._context_length(model, prompt, call.token)
+                raise prompt_too_long(None, length) from error
             raise
-        return OllamaAnswer(text, thinking, ending, content, self._context_length(content))
+        length = self._context_length(model, prompt, call.token)
+        return OllamaAnswer(text, thinking, ending, content, length)
 
     def _generated(
         self, name: str, prompt: OllamaPrompt, call: InferenceCall
@@ -246,13 +304,47 @@ class OllamaEngine(BaseEngine[ServedModel]):
         assert ending is not None  # noqa: S101 - the server raises for a stream without one
         return text, thinking, ending
 
-    def _context_length(self, content: ModelContent) -> int | None:
+    def _context_length(
+        self, model: ServedModel, prompt: OllamaPrompt, token: CancelToken
+    ) -> int | None:
         """Return the context that the server has loaded the model for; None if it does not say."""
-        try:
-            loaded = self._server.loaded()
-        except LifecycleError:
-            return None
-        return next((x.context_length for x in loaded if x.digest == content.digest), None)
+        wanted = prompt.sampling.options.get("num_ctx")
+        if wanted != model.num_ctx:  # the server has loaded it again
+            model.num_ctx = wanted
+            self._memory.forget()
+        for _ in range(2):
+            loaded = self._memory.loaded(token)
+            if loaded is None:
+                return None
+            if (found := self._found(model, loaded)) is not None:
+                return found.context_length
+            self._memory.forget()
+        return None
+
+    def _found(
+        self, model: ServedModel, loaded: Sequence[LoadedOllamaModel]
+    ) -> LoadedOllamaModel | None:
+        """Return a model's entry among those in the server's memory."""
+        with self._served_lock:
+            same = [model, *(each for each in self._served.values() if each.shares_with(model))]
+        names, digests = {each.ollama_name for each in same}, {each.digest for each in same}
+        # Of names that share a file, the server tells the one that it was loaded under.
+        return next((x for x in loaded if x.name in names or x.digest in digests), None)
+
+
+def host_options(settings: Settings, content: ModelContent | None) -> dict[str, Any]:
+    """Return the options of the settings, which are those that a model is loaded with."""
+    options = settings.ollama.options.model_dump(exclude_none=True)
+    own = content.context_length if content else None
+    if own is not None and "num_ctx" in options:
+        options["num_ctx"] = min(options["num_ctx"], own)
+    return options
+
+
+def _device(loaded: LoadedOllamaModel) -> str:
+    if loaded.vram_bytes <= 0:
+        return "cpu"
+    return "gpu" if loaded.vram_bytes >= loaded.size_bytes else "cpu+gpu"
 
 
 def _ollama_name(source: ModelSource) -> str:

@@ -8,7 +8,12 @@ from shared.errors import InvalidInputError
 from shared.ollama import Ending, OllamaSampling
 from shared.tasks import OLLAMA_NAMES, OllamaOptions, Options
 from workers.inference.calls import InferenceCall
-from workers.inference.engines.ollama_engine import ModelContent, OllamaPrompt, ServedModel
+from workers.inference.engines.ollama_engine import (
+    ModelContent,
+    OllamaPrompt,
+    ServedModel,
+    host_options,
+)
 from workers.inference.handlers.base import BaseModelHandler
 
 _FIELD = "data.inputs"
@@ -92,10 +97,9 @@ class OllamaTextHandler(BaseModelHandler[ServedModel]):
         if options.think and not thinks:
             raise InvalidInputError("the model does not think", field="options.think")
         given = options.model_dump(exclude_none=True, exclude=_APART)
-        named = self.settings.ollama.options.model_dump(exclude_none=True)
-        if own is not None and "num_ctx" in named:
-            named["num_ctx"] = min(named["num_ctx"], own)
-        named |= {OLLAMA_NAMES.get(name, name): value for name, value in given.items()}
+        named = host_options(self.settings, content) | {
+            OLLAMA_NAMES.get(name, name): value for name, value in given.items()
+        }
         # Ollama's own default is no limit, and that a model that can think does.
         thinks = thinks and options.think is not False
         named.setdefault("num_predict", self.settings.inference.default_tokens(thinks=thinks))
