@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from api import errors
 from api.callers import Callers
 from api.circuit import connect_impatiently
-from api.components import probes_of
+from api.components import OllamaDependents, probes_of
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.farewell import Farewell
 from api.guard import Guard
@@ -106,6 +106,7 @@ def build_services(settings: Settings, client: "redis.Redis") -> Services:
     repositories = RepositoryListing(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
     presence = Presence(client, settings.ledger)
+    registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
     return Services(
         settings=settings,
         ledger=ledger,
@@ -116,11 +117,12 @@ def build_services(settings: Settings, client: "redis.Redis") -> Services:
         placement=Placement(client, settings.ledger),
         inference_queues=InferenceQueues(presence),
         celery=celery,
-        registry=ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger)),
+        registry=registry,
         repositories=repositories,
         staging=StagingArea(settings.storage),
         files=FileStore(settings.media),
         ollama=ollama,
         probes=probes_of(settings, ledger, repositories, ollama),
+        ollama_dependents=OllamaDependents(registry, ollama),
         metrics=Metrics(ledger, presence),
     )

@@ -6,7 +6,7 @@ from typing import Annotated
 from celery import Celery
 from fastapi import Depends, Request
 
-from api.components import Probe
+from api.components import OllamaDependents, Probe
 from api.metrics import Metrics
 from api.shedding import Refusals
 from api.submission import Submission
@@ -39,6 +39,7 @@ class Services:
     files: FileStore
     ollama: OllamaServer
     probes: dict[str, Probe]
+    ollama_dependents: OllamaDependents
     metrics: Metrics
 
 

@@ -264,6 +264,9 @@ class ComponentHealth(BaseModel):
     status: Literal["up", "down"]
     latency_ms: float
     detail: str | None = None
+    affected_models: list[str] = Field(
+        default=[], description="Models in production that cannot answer without it."
+    )
 
 
 class ModelsHealth(BaseModel):

@@ -162,6 +162,8 @@ class ComponentHealth(Answer):
     status: str
     latency_ms: float
     detail: str | None = None
+    #: Models in production that cannot answer without it.
+    affected_models: tuple[str, ...] = ()
 
 
 class ModelsHealth(Answer):

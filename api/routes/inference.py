@@ -120,10 +120,15 @@ def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
 
 @router.get("/health", summary="Whether inference can be served")
 def health(services: Provided) -> dict[str, Any]:
-    """Return the GPU and Ollama workers that are alive and what each says of its parts."""
-    workers = _inference_workers(services)
+    """Return the GPU and Ollama workers that are alive and what each says of its parts.
+
+    `degraded`: Ollama does not answer, and `affected_models` in production are served by it.
+    """
+    workers, affected = _inference_workers(services), services.ollama_dependents.affected()
+    served = "degraded" if affected else "ok"
     return {
-        "status": "ok" if workers else "unavailable",
+        "status": served if workers else "unavailable",
+        "affected_models": affected,
         "queued": sum(map(services.ledger.queued, (INFERENCE, INFERENCE_OLLAMA))),
         "workers": {
             name: {

@@ -205,4 +205,4 @@ def stats(
 @router.get("/health", summary="The stores and services of the lifecycle")
 def health(services: Provided) -> ModelsHealth:
     """Ask MLflow, lakeFS, the hub, Ollama and Redis at once, and return how each answered."""
-    return probe_all(services.probes)
+    return probe_all(services.probes, services.ollama_dependents)

@@ -60,12 +60,21 @@ def _finding(scene: Scene, name: str, health: ComponentHealth) -> Finding:
         return Finding(title, Level.OK, latency)
     setting = _SETTINGS.get(name, "its setting")
     if name == "ollama":
-        mend = f"only if you want it: ollama serve, or set {setting}"
-        return Finding(title, Level.WARNING, "does not answer", mend)
+        return _ollama(health)
     mend = f"start it, or set {setting}"
     if scene.starts(name):
         mend = f"wait, it is restarted{scene.log_of(name)}"
     return Finding(title, Level.DOWN, health.detail or "does not answer", mend)
+
+
+def _ollama(health: ComponentHealth) -> Finding:
+    """Judge an Ollama that does not answer by the models in production that need it."""
+    mend = f"start it: ollama serve; or set {_SETTINGS['ollama']}"
+    if health.affected_models:
+        detail = f"does not answer; in production on it: {', '.join(health.affected_models)}"
+        return Finding(_TITLES["ollama"], Level.DOWN, detail, mend)
+    detail = "does not answer; no model in production is known to need it"
+    return Finding(_TITLES["ollama"], Level.WARNING, detail, mend)
 
 
 def _seen_from_here(scene: Scene) -> dict[str, ComponentHealth]:
