@@ -63,7 +63,7 @@ EVENT_STREAM: dict[str, Any] = {
         "type": "object",
         "required": ["event", "data", "id"],
         "properties": {
-            "event": {"enum": ["state", "progress", "token", "restart", "done"]},
+            "event": {"enum": ["state", "progress", "thinking", "token", "restart", "done"]},
             "data": {"type": "string", "contentMediaType": "application/json"},
             "id": {"type": "string", "description": "Give it as `Last-Event-ID` to go on."},
         },

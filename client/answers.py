@@ -93,8 +93,8 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     id: str
-    #: ``state``, ``progress``, ``token``, ``restart`` (the text so far is void: a new attempt
-    #: generates it again from the beginning) or ``done``.
+    #: ``state``, ``progress``, ``thinking``, ``token``, ``restart`` (the text so far is void: a new
+    #: attempt generates it again from the beginning) or ``done``.
     name: str
     data: dict[str, Any]
 
@@ -102,6 +102,11 @@ class Event(BaseModel):
     def text(self) -> str:
         """The piece of generated text that a ``token`` event brings; else empty."""
         return str(self.data.get("text", "")) if self.name == "token" else ""
+
+    @property
+    def thought(self) -> str:
+        """The piece of a model's thoughts that a ``thinking`` event brings; else empty."""
+        return str(self.data.get("text", "")) if self.name == "thinking" else ""
 
 
 class Version(Answer):

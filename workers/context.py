@@ -21,11 +21,13 @@ class JobContext:
         token: CancelToken,
         write_progress: Callable[[Progress], None],
         write_token: Callable[[str], None],
+        write_thought: Callable[[str], None] | None = None,
     ) -> None:
         self.job = job
         self.token = token
         self._write_progress = write_progress
         self._write_token = write_token
+        self._write_thought = write_thought
         self._lock = threading.Lock()
         self._reported_at = 0.0
         self._latest: Progress | None = None
@@ -67,3 +69,8 @@ class JobContext:
     def emit(self, text: str) -> None:
         """Stream a piece of generated text to the job's events."""
         self._write_token(text)
+
+    def emit_thought(self, text: str) -> None:
+        """Stream a piece of what a model thinks before it answers to the job's events."""
+        if self._write_thought is not None:
+            self._write_thought(text)

@@ -14,11 +14,11 @@ class Pieces:
         self._ledger = ledger
         self._job = job
         self._numbers = count(1)
-        self._unsent: deque[tuple[int, str]] = deque()
+        self._unsent: deque[tuple[int, str, str]] = deque()
 
-    def add(self, text: str) -> None:
-        """Take a piece, to be sent."""
-        self._unsent.append((next(self._numbers), text))
+    def add(self, text: str, event: str = "token") -> None:
+        """Take a piece, to be sent as an event of that name."""
+        self._unsent.append((next(self._numbers), text, event))
 
     def send(self) -> bool:
         """Send what is left; return False if the job is another worker's now."""

@@ -105,6 +105,10 @@ class Runner:
             pieces.add(text)
             report(pieces.send)
 
+        def write_thought(text: str) -> None:
+            pieces.add(text, "thinking")
+            report(pieces.send)
+
         return JobContext(
             job,
             token,
@@ -112,6 +116,7 @@ class Runner:
                 lambda: self._ledger.report_progress(job, progress)
             ),
             write_token=write_token,
+            write_thought=write_thought,
         )
 
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:

@@ -92,10 +92,13 @@ async def follow_job(
         ),
     ] = None,
 ) -> StreamingResponse:
-    """Send the job's events: `state`, `progress`, `token`, `restart`, and `done` as the last.
+    """Send the job's events, with `done` as the last: `state`, `progress`, `token` and others.
+
+    `token` brings a piece of the answer, `thinking` one of what the model thinks before it.
 
     `restart` means that a new attempt generates the text again from the beginning, because the
-    worker or the model's server was lost: discard the `token` events before it.
+    worker or the model's server was lost: discard the `thinking` and `token`
+    events before it.
     """
     return StreamingResponse(
         _sent_events(services, request, job.id, last_event_id or "0"),

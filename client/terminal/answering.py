@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import typer
 from rich.status import Status
+from rich.text import Text
 
 from client import Client, Event, Job, Progress
 from client.answers import JobState
@@ -51,18 +52,26 @@ def _print_pieces(client: Client, terminal: Terminal, job: Job) -> bool:
     """Print the answer while it is generated; return whether all of it is printed.
 
     A pipe or a file gets the complete answer at the end: a piece that was written to it could not
-    be taken back when the answer starts again.
+    be taken back when the answer starts again. Thoughts go to standard error.
     """
-    printed, live = False, _is_live()
+    printed, thinking, live = False, False, _is_live()
     with Status(f"{job.model} is asked", console=terminal.notes) as status:
         for event in _awaited(client, job, status):
-            if event.name == "restart" and printed:
-                typer.echo()
+            if event.name == "restart" and (printed or thinking):
+                typer.echo(err=not printed)
                 terminal.notes.print("The answer starts again:", style="yellow")
-                printed = False
+                printed = thinking = False
+            elif event.thought and live:
+                status.stop()
+                said = Text(event.thought, style="dim")
+                terminal.notes.print(said, end="", soft_wrap=True)
+                thinking = True
             elif event.text and live:
                 if not printed:
                     status.stop()  # each stop wipes its line
+                if thinking:
+                    terminal.notes.print("\n")
+                    thinking = False
                 typer.echo(event.text, nl=False)
                 printed = True
     if printed:

@@ -1,4 +1,4 @@
-"""A job's events, as they come: state, progress, token, restart, done."""
+"""A job's events, as they come: state, progress, thinking, token, restart, done."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ class Event:
 
     #: Redis' id of the entry; later events have greater ids.
     id: str
-    #: ``state``, ``progress``, ``token``, ``restart`` or ``done``.
+    #: ``state``, ``progress``, ``thinking``, ``token``, ``restart`` or ``done``.
     name: str
     data: dict[str, Any]
 

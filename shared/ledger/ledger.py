@@ -156,10 +156,13 @@ class Ledger(JobReader):
         """Write progress; return False, and write nothing, if the job is another worker's now."""
         return bool(self._run("report", job.id, job.fence, "progress", progress.model_dump_json()))
 
-    def report_token(self, job: Job, number: int, text: str) -> bool:
-        """Append a piece of generated text, the run's ``number``-th, to the job's events, once."""
+    def report_token(self, job: Job, number: int, text: str, event: str = "token") -> bool:
+        """Append a piece of generated text, the run's ``number``-th, to the job's events, once.
+
+        The event is ``token``, or ``thinking`` for what a model thinks before it answers.
+        """
         data = json.dumps({"text": text})
-        return bool(self._run("report", job.id, job.fence, "token", data, number))
+        return bool(self._run("report", job.id, job.fence, event, data, number))
 
     def finish(
         self,

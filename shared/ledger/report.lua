@@ -1,4 +1,4 @@
--- ARGV: id, fence, event (progress or token), data (JSON), a token's number in its run.
+-- ARGV: id, fence, event (progress, token or thinking), data (JSON), a text's number in its run.
 -- Returns whether it was written.
 local id, event, data = ARGV[1], ARGV[3], ARGV[4]
 local state, fence, parent, part, parts, kind =
@@ -14,7 +14,7 @@ local function sum()
   return cjson.encode(one)
 end
 
-if event == 'token' then
+if event ~= 'progress' then
   -- The reply to this very piece was lost on its way, and it is sent again.
   local run, last = string.match(read(id, 'said') or '', '^(%d+):(%d+)$')
   if run == fence and tonumber(last) >= tonumber(ARGV[5]) then return 1 end

@@ -9,7 +9,7 @@ import pytest
 from embedded.hub.process import HubProcess
 from embedded.hub.repository import publish
 from tests import media_samples
-from tests.ollama_server import Fault, FaultKind, OllamaTestServer
+from tests.ollama_server import Fault, FaultKind, Model, OllamaTestServer
 from tests.platform import Platform
 from tests.tiny_audio_models import tiny_wav2vec2_classifier
 from tests.tiny_vision_models import tiny_llava
@@ -142,6 +142,48 @@ def test_ollama_quickstart(platform: Platform, ollama: OllamaTestServer) -> None
     platform.ended(job_id, state="cancelled")
     assert ollama.left.wait(10), "the server was told"
     ollama.faults.clear()
+
+
+def test_thoughts_of_a_model_are_events_of_their_own(
+    platform: Platform, ollama: OllamaTestServer
+) -> None:
+    ollama.have(Model("thinker:1b", capabilities=("completion", "thinking")))
+    body = {"local_model_name": "thinker:1b", "registered_name": "thinker", "stage": "production"}
+    version = platform.done("/models/register_ollama", **body)
+    assert version["tags"]["gguf_sha256"] == ollama.models["thinker:1b"].blob
+    job_id = platform.submit(
+        "/inference/infer",
+        task="text-generation-ollama",
+        model_name="thinker",
+        data={"inputs": "one two"},
+        options={"temperature": 0},
+        stream=True,
+    )["job_id"]
+    told = [(name, data["text"]) for name, data in platform.events(job_id) if "text" in data]
+    assert told == [
+        ("thinking", "Let"),
+        ("thinking", " me"),
+        ("thinking", " see."),
+        ("token", "one"),
+        ("token", " two"),
+    ]
+    del ollama.models["thinker:1b"]
+
+
+def test_what_ollama_would_fail_at_is_refused_at_once(platform: Platform) -> None:
+    request: Any = {
+        "task": "text-generation",
+        "engine": "ollama",
+        "model_name": "echo",
+        "data": {"inputs": "a"},
+    }
+    for options in ({"repeat_penalty": 0}, {"num_thread": 10_000}, {"num_predict": 0}):
+        answer = platform.http.post("/inference/infer", json=request | {"options": options})
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["field"]) == (422, f"options.{next(iter(options))}")
+    contradiction = request | {"task": "text-generation-ollama", "engine": "transformers"}
+    answer = platform.http.post("/inference/infer", json=contradiction)
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "engine")
 
 
 def test_ollama_that_is_away_is_told_with_what_to_do(platform: Platform) -> None:

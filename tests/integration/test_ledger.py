@@ -269,11 +269,16 @@ def test_a_piece_of_text_that_is_sent_again_is_told_once(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
     job = claim(ledger, accept(ledger))
-    for number, text in [(1, "a"), (2, "b"), (2, "b"), (1, "a"), (3, "c")]:
+    assert ledger.report_token(job, 1, "hm", "thinking")
+    for number, text in [(2, "a"), (3, "b"), (3, "b"), (2, "a"), (4, "c")]:
         assert ledger.report_token(job, number, text)
-    events = redis_client.xrange(f"{ledger_settings.prefix}:events:{job.id}") or []
-    said = [fields["data"] for _, fields in events if fields and fields["event"] == "token"]
-    assert said == ['{"text": "a"}', '{"text": "b"}', '{"text": "c"}']
+    assert ledger.report_token(job, 1, "hm", "thinking")
+    assert _streamed(redis_client, ledger_settings, job) == [
+        'thinking {"text": "hm"}',
+        'token {"text": "a"}',
+        'token {"text": "b"}',
+        'token {"text": "c"}',
+    ]
 
 
 def _streamed(client: "redis.Redis", settings: LedgerSettings, job: Job) -> list[str]:

@@ -326,6 +326,22 @@ def test_an_answer_that_starts_again_is_marked_on_a_terminal_and_whole_in_a_pipe
     assert ("The answer starts again:" in result.stderr) is on_terminal
 
 
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_thoughts_are_shown_apart_from_the_answer(
+    answering: Api, run: Run, monkeypatch: pytest.MonkeyPatch, on_terminal: bool
+) -> None:
+    monkeypatch.setattr("client.terminal.answering._is_live", lambda: on_terminal)
+    answering.answers[f"GET /jobs/{JOB_ID}/events"] = sent(
+        ("thinking", {"text": "Let me"}),
+        ("thinking", {"text": " [see]."}),
+        ("token", {"text": "Hello you"}),
+        ("done", {"state": "succeeded"}),
+    )
+    result = run("infer", "chat", "Hi!")
+    assert (result.exit_code, result.stdout) == (0, "Hello you\n")
+    assert ("Let me [see]." in result.stderr) is on_terminal
+
+
 def test_a_prompt_is_read_from_standard_input(answering: Api, run: Run) -> None:
     run("infer", "chat", "--system", "Be brief.", typed="Hi!\n")
     assert answering.body("POST /inference/infer")["data"]["inputs"] == [

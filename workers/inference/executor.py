@@ -8,7 +8,7 @@ from typing import Any
 from shared.errors import OutOfMemoryError, UnsupportedTaskError
 from shared.models import ModelVersion
 from workers.inference.cache import Lease, ModelCache
-from workers.inference.calls import InferenceCall
+from workers.inference.calls import Emit, InferenceCall
 from workers.inference.engines.base import LoadedModel
 from workers.inference.loader import ModelKey, ModelLoader
 from workers.inference.residents import Eviction
@@ -35,13 +35,18 @@ class ModelExecutor:
         """
         emitted = False
 
-        def emit(text: str) -> None:
-            nonlocal emitted
-            emitted = True
-            if call.on_token is not None:
-                call.on_token(text)
+        def watched_by(listener: Emit | None) -> Emit | None:
+            def emit(text: str) -> None:
+                nonlocal emitted
+                emitted = True
+                assert listener is not None  # noqa: S101 - there is no emit without one
+                listener(text)
 
-        watched = replace(call, on_token=emit if call.on_token else None)
+            return emit if listener is not None else None
+
+        watched = replace(
+            call, on_token=watched_by(call.on_token), on_thought=watched_by(call.on_thought)
+        )
         try:
             return self._attempt(route, version, watched)
         except OutOfMemoryError:

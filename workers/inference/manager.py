@@ -63,7 +63,7 @@ class InferenceManager:
         self._stats = InferenceStats()
         self._closing = CancelToken()
 
-    def infer(  # noqa: PLR0913 - the fields of a request, and three ways to follow it
+    def infer(  # noqa: PLR0913 - the fields of a request, and four ways to follow it
         self,
         task: str,
         engine: str,
@@ -75,6 +75,7 @@ class InferenceManager:
         stage: str | None = None,
         token: CancelToken | None = None,
         on_token: Emit | None = None,
+        on_thought: Emit | None = None,
         on_progress: Report | None = None,
     ) -> dict[str, Any]:
         """Return the task's result, with ``metadata`` on how it came to be."""
@@ -87,6 +88,7 @@ class InferenceManager:
                 options=route.handler.parse_options(options or {}),
                 token=token or CancelToken(),
                 on_token=on_token,
+                on_thought=on_thought,
                 on_progress=on_progress or ignore_progress,
             )
             call.token.check()

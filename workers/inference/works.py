@@ -39,6 +39,7 @@ def inference_works(
             stage=request.stage,
             token=context.token,
             on_token=context.emit if request.stream else None,
+            on_thought=context.emit_thought if request.stream else None,
             on_progress=context.report,
         )
 
