@@ -148,7 +148,11 @@ def test_thoughts_of_a_model_are_events_of_their_own(
     platform: Platform, ollama: OllamaTestServer
 ) -> None:
     ollama.have(Model("thinker:1b", capabilities=("completion", "thinking")))
-    body = {"local_model_name": "thinker:1b", "registered_name": "thinker", "stage": "production"}
+    body: Any = {
+        "local_model_name": "thinker:1b",
+        "registered_name": "thinker",
+        "stage": "production",
+    }
     version = platform.done("/models/register_ollama", **body)
     assert version["tags"]["gguf_sha256"] == ollama.models["thinker:1b"].blob
     job_id = platform.submit(
