@@ -67,7 +67,7 @@ def running(
     port: int,
     log: Path,
     env: Mapping[str, str] | None = None,
-    timeout_seconds: float = 90,
+    timeout_seconds: float = 300,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for the length of a block, entered when it listens."""
     process = start(arguments, log=log, env=env)

@@ -1,10 +1,12 @@
 """What the platform asks MLflow."""
 
+import difflib
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from shared.errors import NotFoundError
+from shared.errors import LifecycleError, NotFoundError
 from shared.registry.client import Client
 
 if TYPE_CHECKING:
@@ -17,6 +19,10 @@ T = TypeVar("T")
 PAGE = 200
 #: MLflow's default, last updated first, moves entries between pages while they are read.
 ORDER = ["name ASC", "version_number DESC"]
+
+
+#: The first letters of a name, by which those that are like it are looked for.
+_PLAIN = re.compile(r"[A-Za-z0-9]{1,3}")
 
 
 class Queries:
@@ -64,10 +70,26 @@ class Queries:
         try:
             model = self._client.call(lambda mlflow: mlflow.get_registered_model(name))
         except NotFoundError:
+            near = self._near(name)
+            hint = f". Did you mean {' or '.join(map(repr, near))}?" if near else ""
             raise NotFoundError(
-                f"MLflow has no registered model {name!r}", code="registered_model_not_found"
+                f"MLflow has no registered model {name!r}{hint}", code="registered_model_not_found"
             ) from None
         return {alias: str(version) for alias, version in model.aliases.items()}
+
+    def _near(self, name: str) -> list[str]:
+        """Return names of registered models that are like one that does not exist."""
+        start = _PLAIN.match(name)
+        if start is None:
+            return []
+        text = f"name ILIKE '{start[0]}%'"
+        try:
+            found = self._client.call(
+                lambda mlflow: mlflow.search_registered_models(text, max_results=PAGE)
+            )
+        except LifecycleError:
+            return []
+        return difflib.get_close_matches(name, [model.name for model in found], n=3)
 
     def _pages(self, ask: "Callable[[MlflowClient, str | None], PagedList[T]]") -> list[T]:
         found: list[T] = []

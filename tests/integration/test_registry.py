@@ -1,6 +1,7 @@
 """The registry keeps its rules on a real MLflow server, and any MLflow client sees them."""
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -181,6 +182,14 @@ def test_a_name_resolves_by_version_then_stage_then_production_then_staging(
     assert registry.resolve(name, version="1", stage="staging").version == "1"
     registry.set_stage(name, "3", "archived")
     assert registry.resolve(name, version="3").stage == "archived"
+
+
+def test_registered_names_that_are_like_an_unknown_one_are_named(
+    registry: ModelRegistry, create: Create, name: str
+) -> None:
+    create()
+    with pytest.raises(NotFoundError, match=re.escape(f"Did you mean {name!r}")):
+        registry.resolve(f"{name}_latest")
 
 
 def test_unknown_names_and_versions_are_named(
