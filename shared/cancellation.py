@@ -2,8 +2,14 @@
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
 
 from shared.errors import DrainingError, Interruption, LeaseLostError
+
+#: Work that a cancellation must not leave half done gets this time to end.
+COMMIT_SECONDS = 10.0
 
 
 class CancelToken:
@@ -14,6 +20,7 @@ class CancelToken:
         self._lock = threading.Lock()
         self._reason: Interruption | None = None
         self._cancelled_at = 0.0
+        self._callbacks: list[Callable[[], object]] = []
 
     def cancel(self, reason: Interruption) -> None:
         """Ask the work to stop; the first reason stays."""
@@ -21,7 +28,28 @@ class CancelToken:
             if self._reason is None:
                 self._reason = reason
                 self._cancelled_at = time.monotonic()
+            callbacks, self._callbacks = self._callbacks, []
         self._event.set()
+        for callback in callbacks:
+            callback()
+
+    @contextmanager
+    def calling(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Call back when the token is set within a block, in the thread that sets it.
+
+        A token that is set already calls back at once. The callback must be quick, and not raise.
+        """
+        with self._lock:
+            is_set = self._reason is not None
+            if not is_set:
+                self._callbacks.append(callback)
+        if is_set:
+            callback()
+        try:
+            yield
+        finally:
+            with self._lock, suppress(ValueError):  # it was called
+                self._callbacks.remove(callback)
 
     @property
     def reason(self) -> Interruption | None:
@@ -51,16 +79,26 @@ class CancelToken:
 class CommitToken(CancelToken):
     """The token of work that, once begun, is finished or done again.
 
-    It does not hear that the client cancelled the job or that its deadline passed. It is cancelled
-    where another run of the job follows: the worker shuts down, or lost the job's lease.
+    It is cancelled at once where another run of the job follows: the worker shuts down, or lost the
+    job's lease. Where the client cancelled the job, or its deadline passed, the work has
+    ``COMMIT_SECONDS`` to end, which a store that is away may need for ever.
     """
 
     def __init__(self, token: CancelToken) -> None:
         super().__init__()
         self._token = token
 
-    def check(self) -> None:
-        """Raise the reason if the work must stop."""
-        if isinstance(reason := self._token.reason, DrainingError | LeaseLostError):
+    @contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Hear within a block what the job's own token is told."""
+        with self._token.calling(self._hear):
+            yield self
+
+    def _hear(self) -> None:
+        reason = self._token.reason
+        if isinstance(reason, DrainingError | LeaseLostError):
             self.cancel(reason)
-        super().check()
+        elif reason is not None:
+            timer = threading.Timer(COMMIT_SECONDS, self.cancel, (reason,))
+            timer.daemon = True
+            timer.start()

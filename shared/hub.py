@@ -25,7 +25,14 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined] # no __all__
     parse_ratelimit_headers,
 )
 
-from shared.errors import LifecycleError, NotFoundError, RequestError, UnavailableError
+from shared.errors import (
+    DeniedError,
+    LifecycleError,
+    NotFoundError,
+    RequestError,
+    UnavailableError,
+)
+from shared.interruptible import interruptible
 from shared.settings import HubSettings
 
 #: The hub counts requests in windows of this length, so that a new one begins within it.
@@ -33,6 +40,8 @@ RATE_WINDOW_SECONDS = 300
 #: Wait where a hub refuses further requests and does not say for how long.
 RATE_LIMITED_SECONDS = 60
 
+#: What the hub says to a token that it does not know; huggingface_hub looks for the same words.
+_INVALID_TOKEN = "Invalid credentials in Authorization header"  # noqa: S105 - words, no secret
 _COMMIT = re.compile(r"[0-9a-f]{40,64}")
 
 
@@ -78,20 +87,41 @@ class Hub:
         self._endpoint = settings.endpoint.rstrip("/")
         self._timeout_seconds = settings.timeout_seconds
         self._token = settings.token.get_secret_value() if settings.token else None
+        #: Whether the hub has answered a call with the token, in this process.
+        self._token_worked = False
         # False: never the token that somebody left in this machine's home directory.
         self._api = HfApi(endpoint=self._endpoint, token=self._token or False)
 
     def model(self, repo_id: str, revision: str | None = None) -> HubModel:
         """List a model's files at a branch, a tag or a commit; by default at the main branch."""
-        with _hub_errors(repo_id, revision, self._endpoint):
-            info = self._api.model_info(
-                repo_id, revision=revision, files_metadata=True, timeout=self._timeout_seconds
+        with self._token_errors(), _hub_errors(repo_id, revision, self._endpoint):
+            info = interruptible(
+                lambda: self._api.model_info(
+                    repo_id, revision=revision, files_metadata=True, timeout=self._timeout_seconds
+                )
             )
             # The commit names a directory of ours.
             if info.sha is None or not _COMMIT.fullmatch(info.sha):
                 raise ValueError(f"{info.sha!r} is not a commit")
             files = tuple(_hub_file(sibling) for sibling in info.siblings or ())
         return HubModel(repo_id, info.sha, files)
+
+    @contextmanager
+    def _token_errors(self) -> Iterator[None]:
+        """Tell a token that the hub refuses altogether from a model that it may not read."""
+        try:
+            yield
+        except LifecycleError as error:
+            if not self._token or not _refuses_token(error.__cause__):
+                raise
+            if self._token_worked:
+                raise _unavailable(
+                    self._endpoint, "it refuses the token in HF_TOKEN, which worked before"
+                ) from error
+            raise DeniedError(
+                f"The hub at {self._endpoint} refuses the token in HF_TOKEN", code="hub_token"
+            ) from error
+        self._token_worked = True
 
     def file_url(self, repo_id: str, commit: str, path: str) -> str:
         """Return where a file is fetched from, with ``headers``."""
@@ -148,6 +178,15 @@ def _hub_errors(repo_id: str, revision: str | None, endpoint: str) -> Iterator[N
         raise _unavailable(endpoint, str(error)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise _unavailable(endpoint, f"its answer for {repo_id} is malformed: {error}") from error
+
+
+def _refuses_token(cause: BaseException | None) -> bool:
+    """Return whether the hub did not read the request because of its token."""
+    return (
+        isinstance(cause, HfHubHTTPError)
+        and cause.response.status_code == 401
+        and cause.response.headers.get("X-Error-Message") == _INVALID_TOKEN
+    )
 
 
 def _gated(repo_id: str, endpoint: str) -> RequestError:

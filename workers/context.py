@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from shared.cancellation import CancelToken, CommitToken
+from shared.interruptible import interrupted_by
 from shared.jobs import Job, Progress
 
 #: Progress is written at most this often.
@@ -44,7 +45,8 @@ class JobContext:
         The work must stop before it begins, or when another run of the job follows.
         """
         self.check()
-        yield JobContext(self.job, CommitToken(self.token), self._write_progress, self._write_token)
+        with CommitToken(self.token).listening() as commit, interrupted_by(commit):
+            yield JobContext(self.job, commit, self._write_progress, self._write_token)
 
     def report(self, completed: int, total: int | None, unit: str, message: str = "") -> None:
         """Say how far the work is; what comes too often is held back until ``flush``."""

@@ -18,6 +18,7 @@ from shared.errors import (
     OutOfMemoryError,
     UnavailableError,
 )
+from shared.interruptible import interrupted_by
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Ledger, NewJob
 from shared.settings import LedgerSettings
@@ -122,7 +123,8 @@ class Runner:
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:
         try:
             context.check()
-            result = self._works[context.job.kind](context)
+            with interrupted_by(context.token):
+                result = self._works[context.job.kind](context)
         except LifecycleError as error:
             return None, error
         except MemoryError:

@@ -21,14 +21,31 @@ from lakefs_sdk.exceptions import ApiException
 from lakefs_sdk.models.storage_config import StorageConfig
 
 from shared.errors import RequestError
+from shared.interruptible import interruptible
 from shared.lakefs.connection import CONNECT_SECONDS, base_url
-from shared.lakefs.errors import from_status, translated, unavailable
+from shared.lakefs.errors import Answers, unavailable
 from shared.settings import LakeFSSettings
 
 T = TypeVar("T")
 
 #: Entries asked for at once; lakeFS gives and deletes no more.
 PAGE = 1000
+
+
+class _NotJSONError(Exception):
+    """An answer that should be lakeFS' JSON is something else; its message is its type."""
+
+
+class _Client(ApiClient):
+    """The SDK's client, which would take a page of HTML for an object of lakeFS."""
+
+    def deserialize(self, response: Any, response_type: Any) -> Any:
+        """Read an answer's body."""
+        media_type = response.getheader("content-type")
+        # The answer to a new branch is its commit's id, as a text.
+        if response_type != "str" and media_type and "json" not in media_type:
+            raise _NotJSONError(media_type)
+        return super().deserialize(response, response_type)  # type: ignore[no-untyped-call]
 
 
 class Control:
@@ -44,7 +61,8 @@ class Control:
         # while it was idle. More is the job runner's business: it waits longer each time.
         configuration.retries = urllib3.Retry(total=1, redirect=0)  # type: ignore[assignment]
         configuration.connection_pool_maxsize = 16
-        self._client = client = ApiClient(configuration)
+        self._client = client = _Client(configuration)
+        self.answers = Answers(settings)
         self._timeouts = (CONNECT_SECONDS, settings.timeout_seconds)
         self.branches = BranchesApi(client)
         self.commits = CommitsApi(client)
@@ -61,19 +79,25 @@ class Control:
         self._client.rest_client.pool_manager.clear()
 
     def call(self, method: Callable[..., T], *args: object, **options: object) -> T:
-        """Call a method of the SDK."""
-        with translated():
+        """Call a method of the SDK; a job that is told to stop leaves the call."""
+        with self.answers.translated():
             try:
-                return method(*args, **options, _request_timeout=self._timeouts)
+                answer = interruptible(
+                    lambda: method(*args, **options, _request_timeout=self._timeouts)
+                )
             except ApiException as error:
                 body = error.body or str(error.reason)
-                raise from_status(int(error.status or 0), body) from error
+                raise self.answers.error(int(error.status or 0), body) from error
+            except _NotJSONError as error:
+                raise self.answers.foreign(f"it sends {error}") from error
             except pydantic.v1.ValidationError as error:
                 if error.model.__module__.startswith("lakefs_sdk.models."):
                     # What a connection that broke within the head leaves of an answer.
                     raise unavailable("its answer is not whole, or not lakeFS'") from error
                 # What the SDK will not send.
                 raise RequestError(f"not lakeFS' API: {error}", code="lakefs_refused") from error
+        self.answers.accept()
+        return answer
 
     def pages(
         self, method: Callable[..., Any], *args: object, amount: int = PAGE, **options: object

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import httpx
 import urllib3
@@ -15,12 +15,30 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
+from shared.lakefs.connection import base_url
+from shared.settings import LakeFSSettings
+
+#: Statuses that only somebody who was let in gets.
+_LET_IN = {404, 409, 410, 412}
+#: Statuses with which another server refuses what it does not know.
+_REFUSALS = {400, 403, 404, 405}
 
 
 def unavailable(reason: object) -> UnavailableError:
-    """Return the error of a store that does not answer, or cannot now."""
+    """Return the error of a lakeFS that does not answer, or cannot now."""
     return UnavailableError(
         f"lakeFS is not available: {reason}", code="lakefs_unavailable", service="lakeFS"
+    )
+
+
+def object_store_unavailable(host: str, reason: str) -> UnavailableError:
+    """Return the error of the store that presigned links lead to."""
+    return UnavailableError(
+        f"the object store at {host}, to which lakeFS' presigned links lead, {reason}. Workers "
+        "must reach it: see blockstore.s3.endpoint and blockstore.s3.pre_signed_endpoint in the "
+        "configuration of lakeFS",
+        code="object_store_unavailable",
+        service="object store",
     )
 
 
@@ -31,8 +49,7 @@ def from_status(status: int, body: str | bytes | None) -> LifecycleError:
     if status in {0, 408, 429} or (status >= 500 and status != 501):
         return unavailable(detail)
     if status in {401, 403}:
-        who = "does not accept the platform's credentials" if status == 401 else "refuses"
-        return RequestError(f"lakeFS {who} ({_message(body)})", code="lakefs_unauthorized")
+        return RequestError(f"lakeFS refuses ({_message(body)})", code="lakefs_unauthorized")
     if status in {404, 410}:
         return NotFoundError(detail)
     if status in {409, 412}:
@@ -42,28 +59,104 @@ def from_status(status: int, body: str | bytes | None) -> LifecycleError:
     return RequestError(detail, code="lakefs_refused")
 
 
-def check(response: httpx.Response) -> None:
-    """Raise what a response's status means, unless it is a success; reads the body for that."""
-    if not response.is_success:
+class Answers:
+    """What answers of one lakeFS mean, given whether it has answered properly before.
+
+    lakeFS answers 401 to good keys while its database is away, and a proxy in front of it has pages
+    of its own. So either is an outage where lakeFS has answered before, in this process, and a
+    wrong setting where it has not.
+    """
+
+    def __init__(self, settings: LakeFSSettings) -> None:
+        self._endpoint = settings.endpoint
+        self._timeout_seconds = settings.timeout_seconds
+        self._host = httpx.URL(base_url(settings)).netloc
+        self._has_answered = False
+
+    def accept(self) -> None:
+        """Note that lakeFS has answered properly, to the platform's keys."""
+        self._has_answered = True
+
+    def error(self, status: int, body: str | bytes | None) -> LifecycleError:
+        """Return the error that an answer of lakeFS means."""
+        if status == 401:
+            return self._unauthorized(body)
+        if status in _REFUSALS and not _is_lakefs(body):
+            return self.foreign(f"status {status}, {_message(body)[:120]!r}")
+        if status in _LET_IN:
+            self.accept()
+        return from_status(status, body)
+
+    def check(self, response: httpx.Response) -> None:
+        """Raise what a response's status means; reads the body for that."""
+        if response.is_success:
+            self.accept()
+            return
         response.read()
-        raise from_status(response.status_code, response.content)
+        raise self.error(response.status_code, response.content)
 
+    def foreign(self, said: str) -> LifecycleError:
+        """Return the error of an answer that is not lakeFS'."""
+        if self._has_answered:
+            return unavailable(f"something else answers at its address: {said}")
+        return RequestError(
+            f"the address LAKEFS_ENDPOINT ({self._endpoint}) answers, but is not lakeFS: {said}",
+            code="lakefs_wrong_address",
+        )
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the network raises into errors of the platform."""
-    try:
-        yield
-    except (urllib3.exceptions.HTTPError, httpx.TransportError) as error:
+    @contextmanager
+    def translated(self) -> Iterator[None]:
+        """Turn what the network raises into errors of the platform."""
+        try:
+            yield
+        except (urllib3.exceptions.HTTPError, httpx.TransportError) as error:
+            raise self._network(error) from error
+
+    def _unauthorized(self, body: str | bytes | None) -> LifecycleError:
+        if self._has_answered:
+            return unavailable(
+                "it refuses the platform's keys, which worked before: the keys were changed, or "
+                f"lakeFS' database is away ({_message(body)})"
+            )
+        return RequestError(
+            "lakeFS does not accept the platform's credentials: LAKEFS_ACCESS_KEY_ID or "
+            "LAKEFS_SECRET_ACCESS_KEY is wrong, or lakeFS' database is away "
+            f"({_message(body)})",
+            code="lakefs_unauthorized",
+        )
+
+    def _network(
+        self, error: urllib3.exceptions.HTTPError | httpx.TransportError
+    ) -> UnavailableError:
         # Without the address: a presigned link in a log is a secret in a log.
-        raise unavailable(_reason(error)) from error
+        reason = _reason(error)
+        if isinstance(error, httpx.TransportError):
+            with suppress(RuntimeError):  # it knows of no request
+                if error.request.url.netloc != self._host:
+                    return object_store_unavailable(
+                        error.request.url.netloc.decode(), f"does not answer ({reason})"
+                    )
+        if "ReadTimeout" in reason:
+            return unavailable(
+                f"it did not answer within {self._timeout_seconds:g} s (LAKEFS_TIMEOUT_SECONDS): "
+                "it is frozen or overloaded, or a hook takes long"
+            )
+        return unavailable(reason)
 
 
 def _reason(error: urllib3.exceptions.HTTPError | httpx.TransportError) -> str:
     """Return what went wrong on the network, without the address that was asked."""
     if isinstance(error, httpx.TransportError):
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}".removesuffix(": ")
     return type(getattr(error, "reason", None) or error).__name__
+
+
+def _is_lakefs(body: str | bytes | None) -> bool:
+    """Return whether an error's body has lakeFS' form."""
+    try:
+        return isinstance(json.loads(body or "")["message"], str)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _message(body: str | bytes | None) -> str:

@@ -2,26 +2,31 @@
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from shared.interruptible import interruptible
 from shared.lakefs.connection import connect
-from shared.lakefs.errors import check, translated, unavailable
+from shared.lakefs.errors import Answers, unavailable
 from shared.lakefs.types import Repository
 from shared.settings import LakeFSSettings
 
 PAGE = 1000
 
 
-def pages(http: httpx.Client, path: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def pages(
+    http: httpx.Client, answers: Answers, path: str, options: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
     """Yield all entries of a listing call of lakeFS."""
     after, more = "", True
     while more:
-        with translated():
-            response = http.get(path, params={**options, "after": after, "amount": PAGE})
-        check(response)
+        params: dict[str, str | int] = {**options, "after": after, "amount": PAGE}
+        with answers.translated():
+            response = interruptible(partial(http.get, path, params=params))
+        _check(response, answers)
         try:
             page = response.json()
             yield from page["results"]
@@ -35,6 +40,7 @@ class RepositoryListing:
 
     def __init__(self, settings: LakeFSSettings) -> None:
         self._http = connect(settings)
+        self._answers = Answers(settings)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -42,18 +48,29 @@ class RepositoryListing:
 
     def repositories(self) -> list[Repository]:
         """Return all repositories."""
-        return [_repository(entry) for entry in pages(self._http, "/repositories", {})]
+        return [_repository(entry) for entry in self._pages("/repositories", {})]
 
     def branches(self, repo: str, prefix: str) -> dict[str, str]:
         """Return the commit at the head of each branch whose name begins with a prefix."""
         path = f"/repositories/{quote(repo, safe='')}/branches"
-        found = pages(self._http, path, {"prefix": prefix})
+        found = self._pages(path, {"prefix": prefix})
         return {str(entry["id"]): str(entry["commit_id"]) for entry in found}
 
     def ping(self) -> None:
         """Raise ``UnavailableError`` if lakeFS does not answer, or not to these credentials."""
-        with translated():
-            check(self._http.get("/repositories", params={"amount": 1}))
+        with self._answers.translated():
+            _check(self._http.get("/repositories", params={"amount": 1}), self._answers)
+
+    def _pages(self, path: str, options: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+        return pages(self._http, self._answers, path, options)
+
+
+def _check(response: httpx.Response, answers: Answers) -> None:
+    """Raise unless it is a success, and lakeFS'."""
+    media_type = response.headers.get("content-type", "")
+    if response.is_success and media_type and "json" not in media_type:
+        raise answers.foreign(f"it sends {media_type}")
+    answers.check(response)
 
 
 def _repository(entry: dict[str, Any]) -> Repository:

@@ -60,7 +60,7 @@ class LakeFSStore(References):
                     sha256=(entry.get("metadata") or {}).get("sha256"),
                     checksum=str(entry["checksum"]),
                 )
-                for entry in pages(self._http, listing, options)
+                for entry in pages(self._http, self._control.answers, listing, options)
             ]
         if not found and not missing_ok:
             raise self._missing(repo, ref, path) or NotFoundError(f"{repo}/{ref} is empty")

@@ -5,20 +5,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
 
 from shared.cancellation import CancelToken
-from shared.errors import DigestMismatchError, UnavailableError
+from shared.errors import DigestMismatchError
+from shared.interruptible import interrupted_by, interruptible
 from shared.lakefs.body import Body
 from shared.lakefs.control import Control
-from shared.lakefs.errors import check, translated, unavailable
+from shared.lakefs.errors import object_store_unavailable
 from shared.lakefs.multipart import MultipartUpload
+from shared.retries import HOLD, HOLD_PARTS
 
-#: A file or a part is sent this often before the job's own retry takes over.
-ATTEMPTS = 4
-BACKOFF_SECONDS = 0.2
 #: Larger files go up in parts of this size, where the store takes parts.
 PART_BYTES = 64 << 20
 MAX_PARTS = 10_000
@@ -26,8 +24,6 @@ MAX_PARTS = 10_000
 SINGLE_PUT_BYTES = 5 << 30
 
 OCTETS = "application/octet-stream"
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,23 +67,30 @@ class Writer:
         if not body.size_bytes and sha256 != hashlib.sha256().hexdigest():
             raise DigestMismatchError(f"{source.name} changed since it was verified")
         target = _Target(repo, branch, path)
+        with interrupted_by(token):
+            self._send(target, body)
+
+    def _send(self, target: _Target, body: Body) -> None:
+        """Choose the way that the store behind lakeFS offers for a file of this size."""
         storage = self._control.storage
         if storage.pre_sign_multipart_upload and body.size_bytes > self.part_bytes:
             self._in_parts(target, body)
         elif storage.pre_sign_support and body.size_bytes <= SINGLE_PUT_BYTES:
-            _attempts(lambda: self._by_link(target, body), token)
+            HOLD.on(lambda: self._by_link(target, body), body.token)
         else:
-            _attempts(lambda: self._through_api(target, body), token)
+            HOLD.on(lambda: self._through_api(target, body), body.token)
 
     def _through_api(self, target: _Target, body: Body) -> None:
-        with translated():
-            response = self._http.post(
-                f"/repositories/{target.repo}/branches/{target.branch}/objects",
-                params={"path": target.path},
-                content=body.chunks(0, body.size_bytes),
-                headers=_octets(body.size_bytes) | {"x-lakefs-meta-sha256": body.sha256},
-            )
-        check(response)
+        post = partial(
+            self._http.post,
+            f"/repositories/{target.repo}/branches/{target.branch}/objects",
+            params={"path": target.path},
+            content=body.chunks(0, body.size_bytes),
+            headers=_octets(body.size_bytes) | {"x-lakefs-meta-sha256": body.sha256},
+        )
+        with self._control.answers.translated():
+            response = interruptible(post)
+        self._control.answers.check(response)
 
     def _by_link(self, target: _Target, body: Body) -> None:
         staging, call = self._control.staging, self._control.call
@@ -107,11 +110,12 @@ class Writer:
         part_bytes = max(self.part_bytes, -(-body.size_bytes // MAX_PARTS))
         starts = range(0, body.size_bytes, part_bytes)
         with MultipartUpload(self._control, *target.address, parts=len(starts)) as upload:
-            etags = []
+            etags: list[str] = []
             for number, start in enumerate(starts, 1):
                 length = min(part_bytes, body.size_bytes - start)
                 send = partial(self._put_part, upload, number, body, start, length)
-                etags.append(_attempts(send, body.token))
+                hold = HOLD_PARTS if etags else HOLD
+                etags.append(hold.on(send, body.token))
             upload.complete(etags, {"sha256": body.sha256}, OCTETS)
 
     def _put_part(
@@ -124,26 +128,17 @@ class Writer:
         headers = _octets(length)
         if self._control.storage.blockstore_type == "azure":
             headers["x-ms-blob-type"] = "BlockBlob"
-        with translated():
-            response = self._links.put(link, content=body.chunks(start, length), headers=headers)
+        put = partial(self._links.put, link, content=body.chunks(start, length), headers=headers)
+        with self._control.answers.translated():
+            response = interruptible(put)
         etag = str(response.headers.get("etag", "")).strip('"')
         if response.is_error or not etag:
             # 403 is an expired link; whatever it is, another link is the only thing to try.
-            raise unavailable(f"the object store answered {response.status_code}")
+            host = response.request.url.netloc.decode()
+            raise object_store_unavailable(host, f"answered {response.status_code}")
         return etag
 
 
 def _octets(size_bytes: int) -> dict[str, str]:
     """Return headers of a body of known size: S3 takes no chunked encoding."""
     return {"Content-Type": OCTETS, "Content-Length": str(size_bytes)}
-
-
-def _attempts(send: Callable[[], T], token: CancelToken) -> T:
-    """Try a transfer a few times."""
-    for attempt in range(1, ATTEMPTS):
-        try:
-            return send()
-        except UnavailableError:
-            token.wait(BACKOFF_SECONDS * 2**attempt)
-            token.check()
-    return send()

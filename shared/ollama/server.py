@@ -11,6 +11,7 @@ import httpx
 import ollama
 
 from shared.cancellation import CancelToken
+from shared.interruptible import interruptible
 from shared.ollama.errors import missing, translated, unavailable
 from shared.ollama.streams import iterate
 from shared.ollama.types import (
@@ -64,7 +65,7 @@ class OllamaServer:
     def models(self) -> list[OllamaModel]:
         """Return all models of the server."""
         with self._client() as client:
-            return [OllamaModel.of(listed) for listed in client.list().models]
+            return [OllamaModel.of(listed) for listed in interruptible(client.list).models]
 
     def model(self, name: str) -> OllamaModel:
         """Return one of them; raise ``NotFoundError`` if it is not there."""
@@ -80,17 +81,17 @@ class OllamaServer:
     def show(self, name: str) -> OllamaDetails:
         """Return what the server knows of a model; raise ``NotFoundError`` if it is not there."""
         with self._client(name) as client:
-            return OllamaDetails.of(client.show(name))
+            return OllamaDetails.of(interruptible(lambda: client.show(name)))
 
     def loaded(self) -> list[LoadedOllamaModel]:
         """Return the models in the server's memory."""
         with self._client() as client:
-            return [LoadedOllamaModel.of(running) for running in client.ps().models]
+            return [LoadedOllamaModel.of(running) for running in interruptible(client.ps).models]
 
     def unload(self, name: str) -> None:
         """Have the server free a model's memory once its running requests are done."""
         with self._client(name) as client:
-            client.generate(name, keep_alive=0)
+            interruptible(lambda: client.generate(name, keep_alive=0))
 
     def health(self) -> float:
         """Return how many seconds an answer takes; raise ``UnavailableError`` if there is none."""

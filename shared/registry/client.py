@@ -18,6 +18,7 @@ from shared.errors import (
     RequestError,
     UnavailableError,
 )
+from shared.interruptible import interruptible
 from shared.settings import MLflowSettings
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ _PASSING = {
 #: How mlflow begins its message where an answer has no JSON. MLflow's own errors have; this one was
 #: cut off, or comes from something between.
 _NOT_MLFLOWS = "API request to endpoint "
-_UNAVAILABLE = "mlflow_unavailable"
+#: Codes of a call whose caller MLflow does not know.
+_SHUT_OUT = {"CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}
 #: SQLite's and PostgreSQL's words, which MLflow passes on, for a row that another call wrote first.
 _LOST_RACE = ("IntegrityError", "UniqueViolation")
 
@@ -50,6 +52,8 @@ class Client:
 
     def __init__(self, settings: MLflowSettings) -> None:
         self._settings = settings
+        #: Whether MLflow has let the platform in, in this process.
+        self._was_let_in = False
 
     @cached_property
     def mlflow(self) -> "MlflowClient":
@@ -66,30 +70,55 @@ class Client:
 
     def call(self, method: Callable[["MlflowClient"], T]) -> T:
         """Make a call that may be repeated: once, where the connection or a race was lost."""
-        with _translated():
+        with self._translated():
             try:
-                return method(self.mlflow)
+                return interruptible(lambda: method(self.mlflow))
             except Exception as error:
                 if not (_is_broken_connection(error) or _is_lost_race(error)):
                     raise
             # Most likely the server had closed a connection that was idle.
-            return method(self.mlflow)
+            return interruptible(lambda: method(self.mlflow))
 
     def call_once(self, method: Callable[["MlflowClient"], T]) -> T:
         """Make a call that must not be repeated."""
-        with _translated():
-            return method(self.mlflow)
+        with self._translated():
+            return interruptible(lambda: method(self.mlflow))
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn MLflow's exceptions into errors of the platform."""
+        from mlflow.exceptions import MlflowException  # noqa: PLC0415
+
+        try:
+            yield
+        except MlflowException as error:
+            if _is_shut_out(error):
+                raise self._shut_out() from error
+            raise _translation(error) from error
+        self._was_let_in = True
+
+    def _shut_out(self) -> LifecycleError:
+        if self._was_let_in:
+            return _unavailable(
+                "it refuses the platform's credentials, which worked before: they were changed, "
+                "or MLflow's database of users is away"
+            )
+        return RequestError(
+            "MLflow does not accept the platform's credentials: set MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+            code="mlflow_unauthorized",
+        )
 
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    """Turn MLflow's exceptions into errors of the platform."""
-    from mlflow.exceptions import MlflowException  # noqa: PLC0415
+def _unavailable(reason: str) -> UnavailableError:
+    return UnavailableError(
+        f"MLflow is not available: {reason}", code="mlflow_unavailable", service="MLflow"
+    )
 
-    try:
-        yield
-    except MlflowException as error:
-        raise _translation(error) from error
+
+def _is_shut_out(error: "MlflowException") -> bool:
+    """Return whether MLflow does not know who calls; what one may not do is another error."""
+    return error.error_code in _SHUT_OUT or "failed with error code 401" in str(error.message)
 
 
 def _translation(error: "MlflowException") -> LifecycleError:
@@ -98,15 +127,12 @@ def _translation(error: "MlflowException") -> LifecycleError:
     if foreign or code in _PASSING:
         # Where the network failed, MLflow's message has the address, perhaps with a password.
         cause = error.__context__
-        reason = type(cause).__name__ if cause and not foreign else str(error.message)
-        return UnavailableError(
-            f"MLflow is not available: {reason}", code=_UNAVAILABLE, service="MLflow"
-        )
+        return _unavailable(type(cause).__name__ if cause and not foreign else str(error.message))
     if code in {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}:
         return NotFoundError(detail)
     if code in {"RESOURCE_ALREADY_EXISTS", "ALREADY_EXISTS", "RESOURCE_CONFLICT"}:
         return ConflictError(detail, code="mlflow_conflict")
-    if code in {"PERMISSION_DENIED", "CUSTOMER_UNAUTHORIZED", "UNAUTHENTICATED"}:
+    if code == "PERMISSION_DENIED":
         return RequestError(detail, code="mlflow_unauthorized")
     if code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST"}:
         return InvalidInputError(detail, code="mlflow_refused")

@@ -20,7 +20,7 @@ class LedgerSettings(Group):
         15.0, gt=0, description="A running job is lost when its worker was silent for this long."
     )
     heartbeat_seconds: float = Field(
-        1.0, gt=0, description="How often a worker renews its leases and sees cancellations."
+        0.5, gt=0, description="How often a worker renews its leases and sees cancellations."
     )
     reconcile_seconds: float = Field(1.0, gt=0, description="How often a worker reconciles.")
     republish_seconds: float = Field(

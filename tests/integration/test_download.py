@@ -35,6 +35,7 @@ from shared.errors import (
 from shared.hub import Hub, HubFile, HubModel
 from shared.jobs import Job, JobKind, JobState, Progress
 from shared.requests import DownloadRequest
+from shared.retries import Hold
 from shared.settings import HubSettings, StorageSettings
 from shared.staging import StagingArea
 from tests.processes import wait_until
@@ -60,8 +61,8 @@ SAFE_BYTES = sum(map(len, SAFE.values()))
 
 
 @pytest.fixture(autouse=True)
-def _short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 0.001)
+def _short_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfer, "HOLD", Hold(2.0, first_seconds=0.001, longest_seconds=0.05))
 
 
 @pytest.fixture(scope="module")
@@ -295,10 +296,7 @@ def test_a_hub_that_is_not_there_is_an_error_that_may_pass(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("path", ["/api/*", f"*{WEIGHTS}"])
-def test_a_hub_that_says_nothing_is_given_up(
-    hub: HubProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    monkeypatch.setattr(transfer, "ATTEMPTS", 2)
+def test_a_hub_that_says_nothing_is_given_up(hub: HubProcess, tmp_path: Path, path: str) -> None:
     hub.set_faults(fault(FaultKind.HANG, path=path))
     with pytest.raises(UnavailableError):
         Downloads(hub.url, tmp_path / "models", timeout_seconds=0.2)()
@@ -356,7 +354,7 @@ def test_only_the_bytes_still_to_come_need_room(
     hub: HubProcess, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.set_faults(fault(FaultKind.CUT, after_bytes=3_000_000, times=1, path="*"))
-    monkeypatch.setattr(transfer, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "HOLD", Hold(0))
     with pytest.raises(UnavailableError):
         downloads(allow_patterns=[WEIGHTS])
     free = SimpleNamespace(free=len(BIG) - 3_000_000)
@@ -390,7 +388,7 @@ def test_cancelling_stops_a_transfer_that_would_take_long(
 def test_the_first_failure_stops_the_other_files(
     hub: HubProcess, downloads: Downloads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "BACKOFF_SECONDS", 3600)
+    monkeypatch.setattr(transfer, "HOLD", Hold(7200, first_seconds=3600, longest_seconds=3600))
     hub.set_faults(
         fault(FaultKind.HANG, path=f"/cdn/*{WEIGHTS}"),
         fault(FaultKind.STATUS, path="*tokenizer.json", status=403),

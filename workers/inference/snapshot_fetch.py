@@ -32,13 +32,17 @@ class SnapshotStore(Protocol):
         token: CancelToken,
         on_bytes: Callable[[int], None],
     ) -> str:
-        """Stream one object to a local file and return its sha256 in hexadecimal."""
+        """Stream one object to a local file and return its sha256 in hexadecimal.
+
+        A file that is there holds the object's first bytes, and is completed.
+        """
 
 
 class SnapshotFetch:
     """Fetches several files at once into a directory; the first failure stops them all.
 
-    Files that a killed fetch left there are kept if their digest is right.
+    Files that an earlier fetch left there are kept if their digest is right; one that it left
+    unfinished is completed.
     """
 
     def __init__(
@@ -91,6 +95,8 @@ class SnapshotFetch:
     def _receive(self, file: StoredFile, incoming: Path) -> bool:
         """Fetch one file and return whether it is what was stored."""
         received_bytes = 0
+        if incoming.exists() and incoming.stat().st_size > file.size_bytes:
+            incoming.unlink()
 
         def on_bytes(count: int) -> None:
             nonlocal received_bytes
@@ -104,6 +110,7 @@ class SnapshotFetch:
         )
         right = incoming.stat().st_size == file.size_bytes and file.sha256 in {None, digest}
         if not right:
+            incoming.unlink()  # else the next fetch would go on from its bytes
             self._count(-received_bytes, file)
         return right
 

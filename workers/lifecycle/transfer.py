@@ -24,15 +24,10 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.hub import HubFile, rate_limited_seconds
+from shared.retries import HOLD
 from shared.settings import MIB
 from workers.lifecycle.connections import Connections
 
-#: Failures of the network in a row, after which a file is given up.
-ATTEMPTS = 5
-#: A connection that brought this much before it failed starts the row anew.
-PROGRESS_BYTES = 16 * MIB
-#: Wait after the first failure; doubles with each further one.
-BACKOFF_SECONDS = 0.5
 _CHUNK_BYTES = MIB
 
 
@@ -49,14 +44,6 @@ class FetchedFile:
 
 class _WrongContentError(Exception):
     """What arrived is not the published file; its message says why."""
-
-
-class _FailedError(Exception):
-    """The hub says that it fails now, and perhaps for how long."""
-
-    def __init__(self, reason: str, retry_after_seconds: int | None = None) -> None:
-        super().__init__(reason)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class FileFetch:
@@ -116,41 +103,26 @@ class FileFetch:
 
     def _complete(self) -> None:
         """Receive what is missing, through failures of the network, and verify the whole."""
-        failures = 0
-        while self._have < self._file.size_bytes:
-            before = self._fetched_bytes
-            try:
-                self._receive()
-            except (httpx.HTTPError, _FailedError) as error:
-                self._token.check()
-                failures = 0 if self._fetched_bytes - before >= PROGRESS_BYTES else failures + 1
-                if failures == ATTEMPTS:
-                    raise self._given_up(error) from error
-                backoff = BACKOFF_SECONDS * 2 ** max(0, failures - 1)
-                self._token.wait(max(backoff, _asked_wait(error) or 0))
+        if self._have < self._file.size_bytes:
+            HOLD.on(self._receive, self._token, lambda: self._have)
         self._token.check()
         self._digests.verify()
         with self._target.open("rb") as whole:
             os.fsync(whole.fileno())
 
-    def _given_up(self, error: Exception) -> UnavailableError:
-        given_up = UnavailableError(
-            f"The hub fails to send {self._file.path}: {error!r}", code="hub_unavailable"
-        )
-        given_up.retry_after_seconds = _asked_wait(error)
-        return given_up
-
     def _receive(self) -> None:
         """Append what one connection gives."""
-        self._token.check()
-        with self._connections.stream(self._url, self._have) as response:
-            self._accept(response)
-            with self._target.open("ab") as out:
-                for chunk in response.iter_raw():
-                    self._token.check()
-                    self._append(out, chunk)
+        try:
+            with self._connections.stream(self._url, self._have) as response:
+                self._accept(response)
+                with self._target.open("ab") as out:
+                    for chunk in response.iter_raw():
+                        self._token.check()
+                        self._append(out, chunk)
+        except httpx.HTTPError as error:
+            raise _unavailable(self._file.path, repr(error)) from error
         if self._have < self._file.size_bytes:
-            raise _FailedError(f"the answer ended at byte {self._have:,}")
+            raise _unavailable(self._file.path, f"the answer ended at byte {self._have:,}")
 
     def _accept(self, response: httpx.Response) -> None:
         """Get ready for what the answer will bring, or raise."""
@@ -215,13 +187,22 @@ class _Digests:
         return self._sha256.hexdigest()
 
 
+def _unavailable(path: str, reason: str, asked_seconds: int | None = None) -> UnavailableError:
+    """Return the error of a hub that fails now, and perhaps says for how long."""
+    error = UnavailableError(
+        f"The hub fails to send {path}: {reason}", code="hub_unavailable", service="hub"
+    )
+    error.retry_after_seconds = asked_seconds
+    return error
+
+
 def _refusal(response: httpx.Response, path: str) -> Exception:
     """Return the error that an answer without a file means."""
     status = response.status_code
     if status == 429:
-        return _FailedError("status 429", rate_limited_seconds(response.headers))
+        return _unavailable(path, "status 429", rate_limited_seconds(response.headers))
     if status >= 500 or status == 408:
-        return _FailedError(f"status {status}")
+        return _unavailable(path, f"status {status}")
     if status in {401, 403}:
         return RequestError(
             f"The hub refuses {path}: the model is gated or private. Set HF_TOKEN to the token of "
@@ -231,11 +212,6 @@ def _refusal(response: httpx.Response, path: str) -> Exception:
     if status in {404, 410}:
         return NotFoundError(f"The hub lists {path} but does not have it", code="file_not_found")
     return RequestError(f"The hub refuses {path}: status {status}", code="hub_refused")
-
-
-def _asked_wait(error: Exception) -> int | None:
-    """Return the seconds that the hub wants to be left alone for, if it says so."""
-    return error.retry_after_seconds if isinstance(error, _FailedError) else None
 
 
 def _content_range(response: httpx.Response) -> tuple[int | None, int | None]:
