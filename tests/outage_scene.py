@@ -20,7 +20,8 @@ from embedded.hub.repository import publish
 from shared.import_request import ImportRequest
 from shared.jobs import Job, JobKind, JobState
 from shared.lakefs.store import LakeFSStore
-from shared.ledger import Hint, Ledger, NewJob, OwnedBranches, Placement
+from shared.ledger import Hint, Ledger, NewJob, OwnedBranches, Placement, Presence
+from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.requests import (
     DownloadRequest,
@@ -84,7 +85,8 @@ class Scene:
         self._registry = ModelRegistry(settings.mlflow)
         placement = Placement(client, settings.ledger)
         branches = OwnedBranches(client, settings.ledger)
-        works = lifecycle_works(settings, self.ledger, self._registry, placement, branches)
+        queues = InferenceQueues(Presence(client, settings.ledger))
+        works = lifecycle_works(settings, self.ledger, self._registry, placement, branches, queues)
         self.manager = build_manager(settings, self._registry, LakeFSStore(settings.lakefs))
         works[JobKind.INFER] = lambda context: _infer(self.manager, context)
         self._runner = Runner("all@here", self.ledger, self.heartbeat, works, settings.ledger)
