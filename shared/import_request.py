@@ -41,8 +41,9 @@ class ImportRequest(DownloadRequest):
 
     #: Made from the model's name if absent.
     repo_name: RepoName | None = None
-    #: ``main`` if absent.
-    branch: BranchName | None = None
+    branch: BranchName | None = Field(
+        None, description="Branch to commit to (default: the repository's default branch)"
+    )
     registered_name: RegisteredName
     task: TaskName
     #: What the source goes with if absent: ``ollama`` or ``transformers``.

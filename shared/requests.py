@@ -30,6 +30,8 @@ def _plain(name: str) -> str:
 
 def _inside(path: str) -> str:
     """Refuse a path with empty, ``.`` or ``..`` segments."""
+    if path.endswith("/"):
+        raise ValueError("must not end with '/'")
     if any(part in {"", ".", ".."} for part in path.split("/")):
         raise ValueError("must be a relative path without '.' and '..'")
     return path
@@ -70,7 +72,10 @@ RepoName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{2,62}$"
 BranchName = Annotated[
     str, StringConstraints(max_length=200, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")
 ]
+#: A commit's id or the beginning of it, never the name of a tag or branch.
 CommitId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8,64}$")]
+#: A tag or a branch of lakeFS, without expressions such as ``main~1``.
+RefName = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\s\x00-\x20/^:?*\[\\~@]+$")]
 #: A directory inside a lakeFS commit.
 StorePath = Annotated[
     str,
@@ -167,7 +172,9 @@ class UploadRequest(TimedRequest):
 
     repo_name: RepoName
     local_model_name: LocalName
-    branch: BranchName = "main"
+    branch: BranchName | None = Field(
+        None, description="Branch to commit to (default: the repository's default branch)"
+    )
     commit_message: Annotated[str, Field(max_length=2000)] | None = None
     #: The hub's commit that must be staged; another download may have replaced it.
     revision: Revision | None = None
@@ -175,14 +182,35 @@ class UploadRequest(TimedRequest):
     staged_id: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{16}$")] | None = None
 
 
+def _commit_or_ref(schema: dict[str, Any]) -> None:
+    """Say to readers of OpenAPI that exactly one of ``commit_id`` and ``ref`` is given."""
+    one, other = "commit_id", "ref"
+    schema["oneOf"] = [
+        {
+            "required": [given],
+            "properties": {given: {"type": "string"}, absent: {"type": "null"}},
+        }
+        for given, absent in ((one, other), (other, one))
+    ]
+
+
 class RegisterRequest(TimedRequest):
     """Make a lakeFS commit a version in MLflow's registry."""
+
+    model_config = ConfigDict(json_schema_extra=_commit_or_ref)
 
     registered_name: RegisteredName
     task: TaskName
     engine: EngineName = Engine.TRANSFORMERS.value
     lakefs_repo: RepoName
-    commit_id: CommitId
+    commit_id: CommitId | None = Field(
+        None, description="Id of a commit, or its first digits; never the name of a tag or branch"
+    )
+    ref: RefName | None = Field(
+        None,
+        description="Tag or branch, in place of commit_id; the version keeps the commit that it is "
+        "when it is registered",
+    )
     #: The model's directory in the commit; found by its config.json if absent.
     path: StorePath | None = None
     #: Billions of parameters; counted from the weights' headers if absent.
@@ -191,6 +219,12 @@ class RegisterRequest(TimedRequest):
     stage: Stage | None = None
     set_priority_to_one: Flag = False
     archive_existing_versions: Flag = False
+
+    @model_validator(mode="after")
+    def _one_commit(self) -> Self:
+        if (self.commit_id is None) == (self.ref is None):
+            raise ValueError("give either commit_id or ref")
+        return self
 
 
 #: Text generation on Ollama in one word.

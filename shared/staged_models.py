@@ -52,6 +52,7 @@ class StagedFile:
     size_bytes: int
     #: Hexadecimal; None for a file that did not come by a download or was touched since.
     sha256: str | None
+    mtime_ns: int
 
 
 @dataclass(frozen=True)

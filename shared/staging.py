@@ -231,7 +231,8 @@ class StagingArea:
             newest_ns = max(newest_ns, stat.st_mtime_ns)
             was = known.get(path)
             same = was and (was.size_bytes, was.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-            files.append(StagedFile(path, stat.st_size, was.sha256 if was and same else None))
+            sha256 = was.sha256 if was and same else None
+            files.append(StagedFile(path, stat.st_size, sha256, stat.st_mtime_ns))
         check_file_names(
             (file.path for file in files),
             f"{name!r} in the staging area",

@@ -23,7 +23,10 @@ from client.terminal.session import opened
 
 Published = Annotated[str, typer.Argument(help="As published: org/name, or name:tag at Ollama.")]
 Revision = Annotated[str | None, typer.Option(help="A branch, a tag or a commit of the hub.")]
-Branch = Annotated[str | None, typer.Option(help="The branch of lakeFS; main if not given.")]
+Branch = Annotated[
+    str | None,
+    typer.Option(help="The branch of lakeFS (default: the repository's default branch)."),
+]
 
 
 def download(
@@ -99,7 +102,12 @@ def register(
     name: Annotated[str, typer.Argument(help="The registered model's name.")],
     task: Task,
     repo: Annotated[str, typer.Option(help="The repository of lakeFS.")],
-    commit: Annotated[str, typer.Option(help="The commit's id.")],
+    commit: Annotated[
+        str | None, typer.Option(help="The commit's id, or the beginning of it.")
+    ] = None,
+    ref: Annotated[
+        str | None, typer.Option(help="A tag or a branch, in place of the commit's id.")
+    ] = None,
     path: Annotated[str | None, typer.Option(help="The model's directory there.")] = None,
     engine: Engine = None,
     stage: GivenStage = None,
@@ -113,12 +121,15 @@ def register(
     """Make a lakeFS commit a version in MLflow."""
     from client.terminal.watching import see_through
 
+    if (commit is None) == (ref is None):
+        raise typer.BadParameter("give either --commit or --ref")
     with opened(context, as_json) as terminal, terminal.client() as client:
         job = client.models.register(
             name,
             task=task,
             lakefs_repo=repo,
             commit_id=commit,
+            ref=ref,
             path=path,
             engine=engine,
             stage=stage,

@@ -58,7 +58,8 @@ def register(
     *,
     task: str,
     lakefs_repo: str,
-    commit_id: str,
+    commit_id: str | None = None,
+    ref: str | None = None,
     path: str | None = None,
     engine: str | None = None,
     stage: str | None = None,
@@ -68,13 +69,14 @@ def register(
     archive_existing_versions: bool | None = None,
     idempotency_key: str | None = None,
 ) -> Conversation[Job]:
-    """Make a lakeFS commit a version in MLflow's registry."""
+    """Make a lakeFS commit, given by its id or by a tag or branch, a version in MLflow."""
     body = {
         "registered_name": registered_name,
         "task": task,
         "engine": engine,
         "lakefs_repo": lakefs_repo,
         "commit_id": commit_id,
+        "ref": ref,
         "path": path,
         "model_params": model_params,
         "version_description": version_description,

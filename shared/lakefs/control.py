@@ -15,6 +15,7 @@ from lakefs_sdk.api.objects_api import ObjectsApi
 from lakefs_sdk.api.refs_api import RefsApi
 from lakefs_sdk.api.repositories_api import RepositoriesApi
 from lakefs_sdk.api.staging_api import StagingApi
+from lakefs_sdk.api.tags_api import TagsApi
 from lakefs_sdk.api_client import ApiClient
 from lakefs_sdk.configuration import Configuration
 from lakefs_sdk.exceptions import ApiException
@@ -73,6 +74,7 @@ class Control:
         self.refs = RefsApi(client)
         self.repositories = RepositoriesApi(client)
         self.staging = StagingApi(client)
+        self.tags = TagsApi(client)
 
     def close(self) -> None:
         """Give the connections back."""

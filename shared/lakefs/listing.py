@@ -79,4 +79,5 @@ def _repository(entry: dict[str, Any]) -> Repository:
         default_branch=entry["default_branch"],
         created_at=datetime.fromtimestamp(entry["creation_date"], UTC),
         storage_namespace=entry["storage_namespace"],
+        read_only=bool(entry.get("read_only")),
     )

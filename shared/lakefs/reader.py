@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from shared.cancellation import CancelToken
-from shared.errors import InternalError
+from shared.errors import InternalError, NotFoundError
 from shared.interruptible import current_token, interrupted_by, interruptible
 from shared.lakefs.control import Control
 from shared.lakefs.errors import object_store_unavailable, unavailable
@@ -120,8 +120,10 @@ class Reader:
             )
             with closing(response), _cut_when_cancelled(response):
                 if response.history and response.is_error and response.status_code != 416:
-                    # The link expired, or the store behind lakeFS stumbled: a new link may do.
                     host = response.url.netloc.decode()
+                    if response.status_code in {404, 410}:
+                        raise NotFoundError(f"the object store at {host} has no such object")
+                    # The link expired, or the store behind lakeFS stumbled: a new link may do.
                     raise object_store_unavailable(host, f"answered {response.status_code}")
                 yield response
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from shared.errors import ConflictError, NotFoundError, RequestError
+from shared.errors import ConflictError, InvalidInputError, NotFoundError, RequestError
 from shared.lakefs.control import Control
 from shared.lakefs.types import Commit, Repository
 
@@ -41,16 +41,33 @@ class References:
         ``source`` defaults to the repository's default branch.
         """
         api, call = self._control.branches, self._control.call
-        with suppress(NotFoundError):
-            return str(call(api.get_branch, repo, branch).commit_id)
+        if head := self.branch_head(repo, branch):
+            return head
         with self._named(repo, source or branch):
             source = source or str(
                 call(self._control.repositories.get_repository, repo).default_branch
             )
-            creation = {"name": branch, "source": source}
-            with suppress(ConflictError):  # somebody was faster
-                call(api.create_branch, repo, creation)
+            try:
+                call(api.create_branch, repo, {"name": branch, "source": source})
+            except ConflictError:
+                # Somebody was faster; or it was refused, by a hook or because of its name.
+                if head := self.branch_head(repo, branch):
+                    return head
+                raise
             return str(call(api.get_branch, repo, branch).commit_id)
+
+    def branch_head(self, repo: str, branch: str) -> str | None:
+        """Return the commit of a branch; None if no branch has that name, or none may have it."""
+        api = self._control.branches
+        with suppress(NotFoundError, InvalidInputError):
+            return str(self._control.call(api.get_branch, repo, branch).commit_id)
+        return None
+
+    def tagged_commit(self, repo: str, tag: str) -> str | None:
+        """Return the commit of a tag; None if there is no tag of that name."""
+        with suppress(NotFoundError):
+            return str(self._control.call(self._control.tags.get_tag, repo, tag).commit_id)
+        return None
 
     def delete_branch(self, repo: str, branch: str) -> None:
         """Delete a branch with all that is not committed; no matter if it is not there."""
@@ -61,6 +78,38 @@ class References:
         """Return the commit that a branch, a tag or a (shortened) id stands for."""
         with self._named(repo, ref):
             return _commit(self._control.call(self._control.commits.get_commit, repo, ref))
+
+    def commit_by_id(self, repo: str, commit_id: str) -> Commit:
+        """Return a commit by its id or the beginning of it, never by a tag's or branch's name."""
+        commit = self.commit(repo, commit_id)
+        if commit.id.startswith(commit_id):
+            return commit
+        raise InvalidInputError(
+            f"{commit_id!r} is not the id of a commit of lakeFS repository {repo!r}, but the name "
+            f"of a tag or branch (of commit {commit.id[:12]}): give the name as ref, or more "
+            "digits of the commit's id",
+            field="commit_id",
+            code="not_a_commit_id",
+        )
+
+    def is_commit_id(self, repo: str, text: str) -> bool:
+        """Return whether a text is the id of a commit or the beginning of one."""
+        with suppress(NotFoundError):
+            return self.commit(repo, text).id.startswith(text)
+        return False
+
+    def commit_by_name(self, repo: str, ref: str) -> Commit:
+        """Return the commit that a tag, or the head of a branch, is at this moment."""
+        with self._named(repo, ref):
+            commit_id = self.tagged_commit(repo, ref) or self.branch_head(repo, ref)
+            if commit_id is not None:
+                return self.commit(repo, commit_id)
+            self._control.call(self._control.repositories.get_repository, repo)
+        raise NotFoundError(
+            f"lakeFS repository {repo!r} has no tag or branch {ref!r}",
+            field="ref",
+            code="ref_not_found",
+        )
 
     def commit_id(self, repo: str, ref: str) -> str:
         """Return the full id of the commit that a reference stands for."""
@@ -95,9 +144,14 @@ class References:
 
     def has_uncommitted(self, repo: str, branch: str) -> bool:
         """Return whether a branch has changes that are not committed."""
+        return bool(self.uncommitted(repo, branch, at_most=1))
+
+    def uncommitted(self, repo: str, branch: str, at_most: int) -> list[str]:
+        """Return the first paths of a branch that have changes that are not committed."""
         api = self._control.branches
         with self._named(repo, branch):
-            return bool(self._control.call(api.diff_branch, repo, branch, amount=1).results)
+            found = self._control.call(api.diff_branch, repo, branch, amount=at_most)
+        return [str(change.path) for change in found.results]
 
     def has_changes(self, repo: str, branch: str, since: str, path: str = "") -> bool:
         """Return whether ``branch`` has committed changes that it had not when the two parted.
@@ -172,8 +226,46 @@ class References:
                 raise
             raise self._missing(repo, ref, path) or error from error
 
-    def _missing(self, repo: str, ref: str, path: str | None) -> NotFoundError | None:
-        """Find out what of an address does not exist; None if all of it does."""
+    def _missing(self, repo: str, ref: str, path: str | None) -> RequestError | None:
+        """Find out what of an object's address does not exist; None if all of it does."""
+        if error := self._missing_reference(repo, ref):
+            return error
+        if path is None:
+            return None
+        if not self._has_object(repo, ref, path):
+            return _no_path(repo, ref, path)
+        return NotFoundError(
+            f"{path!r} is listed in {ref!r} of lakeFS repository {repo!r}, but the object store "
+            "does not have its data any more: garbage collection or somebody deleted it there. "
+            "Upload the model again",
+            code="object_data_missing",
+        )
+
+    def _missing_directory(self, repo: str, ref: str, path: str) -> RequestError | None:
+        """Find out why nothing is listed under a directory; None if the commit is empty."""
+        if (error := self._missing_reference(repo, ref)) or not path:
+            return error
+        if not self._has_object(repo, ref, path):
+            return _no_path(repo, ref, path)
+        directory = path.rpartition("/")[0]
+        return InvalidInputError(
+            f"{path!r} in {ref!r} of lakeFS repository {repo!r} is a file; path names the model's "
+            f"directory{f', which may be {directory!r}' if directory else ''}",
+            field="path",
+            code="path_is_a_file",
+        )
+
+    def _has_object(self, repo: str, ref: str, path: str) -> bool:
+        """Return whether a file is listed at a path, whether or not its data is still there."""
+        objects = self._control.objects
+        try:
+            self._control.call(objects.stat_object, repo, ref, path, presign=False)
+        except NotFoundError:
+            return False
+        return True
+
+    def _missing_reference(self, repo: str, ref: str) -> NotFoundError | None:
+        """Find out whether the repository or the reference does not exist."""
         try:
             self._control.call(self._control.repositories.get_repository, repo)
         except NotFoundError:
@@ -185,12 +277,14 @@ class References:
                 f"lakeFS repository {repo!r} has no commit or branch {ref!r}",
                 code="commit_not_found",
             )
-        if path is None:
-            return None
-        return NotFoundError(
-            f"commit or branch {ref!r} of lakeFS repository {repo!r} has no path {path!r}",
-            code="path_not_found",
-        )
+        return None
+
+
+def _no_path(repo: str, ref: str, path: str) -> NotFoundError:
+    return NotFoundError(
+        f"commit or branch {ref!r} of lakeFS repository {repo!r} has no path {path!r}",
+        code="path_not_found",
+    )
 
 
 def _repository(found: Any) -> Repository:  # the SDK's models are not typed
@@ -199,6 +293,7 @@ def _repository(found: Any) -> Repository:  # the SDK's models are not typed
         default_branch=str(found.default_branch),
         created_at=datetime.fromtimestamp(found.creation_date, UTC),
         storage_namespace=str(found.storage_namespace),
+        read_only=bool(found.read_only),
     )
 
 

@@ -2,15 +2,17 @@
 
 import time
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import httpx
 
 from shared.cancellation import CancelToken
 from shared.errors import NotFoundError
+from shared.interruptible import interruptible
 from shared.lakefs.connection import CONNECT_SECONDS, connect
 from shared.lakefs.control import PAGE, Control
-from shared.lakefs.errors import from_status
+from shared.lakefs.errors import from_status, unavailable
 from shared.lakefs.listing import pages
 from shared.lakefs.reader import Reader
 from shared.lakefs.references import References
@@ -63,8 +65,26 @@ class LakeFSStore(References):
                 for entry in pages(self._http, self._control.answers, listing, options)
             ]
         if not found and not missing_ok:
-            raise self._missing(repo, ref, path) or NotFoundError(f"{repo}/{ref} is empty")
+            empty = NotFoundError(f"{repo}/{ref} is empty")
+            raise self._missing_directory(repo, ref, path) or empty
         return found
+
+    def protecting_rule(self, repo: str, branch: str) -> str | None:
+        """Return the branch protection rule that forbids writes to a branch, if any does.
+
+        None too where the platform's credentials may not read the rules.
+        """
+        path = f"/repositories/{repo}/settings/branch_protection"
+        with self._control.answers.translated():
+            response = interruptible(lambda: self._http.get(path))
+        if response.is_client_error or response.status_code == 501:
+            return None
+        self._control.answers.check(response)
+        try:
+            patterns = [str(rule["pattern"]) for rule in response.json()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise unavailable("its answer is not whole, or not lakeFS'") from error
+        return next((pattern for pattern in patterns if fnmatchcase(branch, pattern)), None)
 
     def fetch(
         self,

@@ -16,6 +16,7 @@ class Repository:
     created_at: datetime
     #: Where its objects lie, as the store addresses it.
     storage_namespace: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlflow
 import pytest
+from pydantic import ValidationError
 
 from shared.cancellation import CancelToken
 from shared.errors import (
@@ -27,6 +28,7 @@ from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
 from shared.models import manifest_digest
 from shared.registry import ModelRegistry
+from shared.requests import RegisterRequest
 from shared.settings import MLflowSettings
 from tests.integration.conftest import NewRun
 from workers.lifecycle.register import Register
@@ -100,7 +102,7 @@ def submit(register: Register, new_run: NewRun, repo: str, name: str) -> Submit:
     """Run a registration of a commit, with a job id if it is to be the same job."""
 
     def run(
-        commit_id: str, job_id: str = "", work: Register = register, **changes: Any
+        commit_id: str | None, job_id: str = "", work: Register = register, **changes: Any
     ) -> dict[str, Any]:
         request = {
             "registered_name": name,
@@ -227,7 +229,7 @@ def test_a_model_inside_a_model_is_not_another(submit: Submit, commit: Commit) -
 
 
 def refused(
-    error: type[LifecycleError], submit: Submit, commit_id: str, **changes: Any
+    error: type[LifecycleError], submit: Submit, commit_id: str | None, **changes: Any
 ) -> LifecycleError:
     with pytest.raises(error) as refusal:
         submit(commit_id, **changes)
@@ -310,3 +312,61 @@ def test_a_cancelled_registration_makes_nothing(
         register(run.context)
     with pytest.raises(NotFoundError):
         registry.versions(name)
+
+
+def tag(store: LakeFSStore, repo: str, name: str, commit: str) -> None:
+    store._control.call(store._control.tags.create_tag, repo, {"id": name, "ref": commit})
+
+
+def test_a_commit_id_is_never_the_name_of_a_tag_or_a_branch(
+    submit: Submit, commit: Commit, store: LakeFSStore, repo: str
+) -> None:
+    older = commit(MODEL)
+    newer = commit({"note.txt": b"newer"})
+    tag(store, repo, "20261128", older)
+    store.ensure_branch(repo, newer[:10], source=older)  # shadows the commit's short id
+    for name in ("20261128", newer[:10]):
+        error = refused(InvalidInputError, submit, name)
+        assert (error.specific_code, error.field) == ("not_a_commit_id", "commit_id")
+    assert submit(newer[:12])["tags"]["lakefs_commit"] == newer
+    assert submit(older)["tags"]["lakefs_commit"] == older
+
+
+@pytest.mark.parametrize("ref", ["20261128", "v1.0"])
+def test_a_ref_is_a_tag_and_the_version_keeps_its_commit(
+    submit: Submit, commit: Commit, store: LakeFSStore, repo: str, ref: str
+) -> None:
+    tagged = commit(MODEL)
+    tag(store, repo, ref, tagged)
+    commit({"note.txt": b"later"})
+    assert submit(None, ref=ref)["tags"]["lakefs_commit"] == tagged
+
+
+def test_a_ref_is_the_head_of_a_branch(
+    submit: Submit, commit: Commit, store: LakeFSStore, repo: str
+) -> None:
+    head = commit(MODEL)
+    assert submit(None, ref="main")["tags"]["lakefs_commit"] == head
+    for unknown in ("nothing", "v1.0", head):
+        error = refused(NotFoundError, submit, None, ref=unknown)
+        assert (error.specific_code, error.field) == ("ref_not_found", "ref")
+        assert unknown in error.detail
+    unknown_repo = refused(NotFoundError, submit, None, ref="main", lakefs_repo="no-such-repo")
+    assert unknown_repo.specific_code == "repository_not_found"
+
+
+def test_exactly_one_of_commit_and_ref_is_given() -> None:
+    fields = {"registered_name": "m", "task": "text-generation", "lakefs_repo": "repo"}
+    for wrong in ({}, {"commit_id": "a" * 64, "ref": "main"}, {"ref": "main~1"}, {"ref": "a/b"}):
+        with pytest.raises(ValidationError):
+            RegisterRequest.model_validate(fields | wrong)
+
+
+def test_a_path_that_ends_with_a_slash_or_names_a_file_is_told_so(
+    submit: Submit, commit: Commit
+) -> None:
+    commit_id = commit(MODEL)
+    with pytest.raises(ValidationError, match="must not end with '/'"):
+        submit(commit_id, path="org_model/")
+    error = refused(InvalidInputError, submit, commit_id, path="org_model/config.json")
+    assert (error.specific_code, error.field) == ("path_is_a_file", "path")

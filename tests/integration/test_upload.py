@@ -206,9 +206,10 @@ def test_another_branch_is_made_from_the_default_one(
     ("method", "calls_before"),
     [
         ("ensure_repository", 0),
-        ("ensure_branch", 0),
+        ("branch_head", 0),
         ("find_commit", 0),
-        ("ensure_branch", 1),
+        ("uncommitted", 0),
+        ("ensure_branch", 0),
         ("put", 0),
         ("put", 2),
         ("delete_files", 0),

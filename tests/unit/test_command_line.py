@@ -404,3 +404,21 @@ def test_the_api_of_a_stack_that_runs_here_is_found(tmp_path: Path) -> None:
     )
     DataDirectory(tmp_path).write(StackRecord(pid=1, hub="", components=(api,)))
     assert api_of_stack(tmp_path) == "http://127.0.0.1:4711"
+
+
+@pytest.mark.parametrize(
+    ("option", "field"), [("--commit", "commit_id"), ("--ref", "ref")], ids=["commit", "ref"]
+)
+def test_a_registration_names_a_commit_or_a_tag(
+    api: Api, run: Run, option: str, field: str
+) -> None:
+    api.answers["POST /models/register_from_lakefs"] = JOB
+    command = ("models", "register", "chat", "--task", "text-generation", "--repo", "models")
+    assert run(*command, option, "20261128", "--no-wait").exit_code == 0
+    body = api.body("POST /models/register_from_lakefs")
+    assert body[field] == "20261128"
+    assert len({"commit_id", "ref"} & set(body)) == 1
+    for wrong in ((), ("--commit", "20261128", "--ref", "v1")):
+        refused = run(*command, *wrong)
+        assert refused.exit_code == 2
+        assert "either --commit or --ref" in refused.stderr

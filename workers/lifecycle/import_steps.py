@@ -84,7 +84,7 @@ def _upload(request: ImportRequest, downloaded: dict[str, Any]) -> UploadRequest
     return UploadRequest(
         repo_name=request.repository,
         local_model_name=downloaded["local_model_name"],
-        branch=request.branch or "main",
+        branch=request.branch,
         revision=downloaded["revision"],
         staged_id=downloaded.get("staged_id"),
     )

@@ -48,7 +48,7 @@ class Register:
         request = RegisterRequest.model_validate(context.job.request)
         if request.engine == Engine.OLLAMA:
             raise UnsupportedTaskError("Ollama runs only models of its own store", field="engine")
-        commit = self._store.commit(request.lakefs_repo, request.commit_id)
+        commit = self._commit(request)
         location, files = self._locate(request, commit)
         context.check()
         source = self._source(location, list(files.values()))
@@ -83,6 +83,13 @@ class Register:
             "tags": version.tags,
             **({"notes": [_NOT_HELD.format(reason=not_held)]} if not_held else {}),
         }
+
+    def _commit(self, request: RegisterRequest) -> Commit:
+        """Return the commit that the request names by its id, or by a tag or branch."""
+        if request.commit_id is not None:
+            return self._store.commit_by_id(request.lakefs_repo, request.commit_id)
+        assert request.ref is not None  # noqa: S101 - the request has one of the two
+        return self._store.commit_by_name(request.lakefs_repo, request.ref)
 
     def _locate(
         self, request: RegisterRequest, commit: Commit

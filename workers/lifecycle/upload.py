@@ -27,6 +27,7 @@ from typing import Any
 import structlog
 
 from shared.errors import (
+    ConflictError,
     DrainingError,
     InvalidInputError,
     LeaseLostError,
@@ -45,6 +46,7 @@ from shared.staged_models import StagedModel
 from shared.staging import StagingArea
 from workers.context import JobContext
 from workers.lifecycle.publication import Counts, Directory
+from workers.lifecycle.target import TargetedUpload, check_target, find_target
 
 #: How often a job merges its model before it leaves the branch to other writers for a while.
 ROUNDS = 20
@@ -60,7 +62,7 @@ class _Publication:
     """One run's work on the target, and what it needs."""
 
     job: Job
-    request: UploadRequest
+    request: TargetedUpload
     model: StagedModel
     directory: Directory
     counts: Counts
@@ -94,9 +96,7 @@ class Upload:
 
     def __call__(self, context: JobContext) -> dict[str, Any]:
         """Return the commit that holds the model, and how many bytes it took."""
-        request = UploadRequest.model_validate(context.job.request)
-        self._store.ensure_repository(request.repo_name)
-        self._store.ensure_branch(request.repo_name, request.branch)
+        request = find_target(self._store, UploadRequest.model_validate(context.job.request))
         try:
             result = self._result(context, request)
         except LifecycleError as error:
@@ -108,11 +108,12 @@ class Upload:
         self._clean(context.job, request)
         return result
 
-    def _result(self, context: JobContext, request: UploadRequest) -> dict[str, Any]:
+    def _result(self, context: JobContext, request: TargetedUpload) -> dict[str, Any]:
         """Return what an earlier run committed, if that is exact; else publish the model."""
         earlier = self._found(context.job, request)
         if earlier is not None and self._is_exact(request, earlier):
             return _result(request, earlier.id, _counts(earlier))
+        check_target(self._store, request, own_branch(context.job))
         try:
             return self._publish(context, request, earlier)
         except NotFoundError as error:
@@ -123,7 +124,7 @@ class Upload:
             raise UnavailableError(f"{error.detail}: it was deleted during the upload") from error
 
     def _publish(
-        self, context: JobContext, request: UploadRequest, earlier: Commit | None
+        self, context: JobContext, request: TargetedUpload, earlier: Commit | None
     ) -> dict[str, Any]:
         """Do steps 2 to 6; ``earlier`` is the commit of a run that died before step 6."""
         if self._restage is not None:
@@ -139,11 +140,26 @@ class Upload:
             repo, target, own = work.place
             self._branches.record(_recorded(work.job, request))
             self._store.ensure_branch(repo, own, source=target)
-            self._prepare(context, work)
+            try:
+                self._prepare(context, work)
+            except FileNotFoundError as error:
+                raise _changed(model) from error
+            self._check_unchanged(request, model)
             # A cancellation between the merge and its check would leave a mixture on the target.
             with context.committing() as commit_context:
                 commit_id = self._commit_exactly(commit_context, work)
             return _result(request, commit_id, counts)
+
+    def _check_unchanged(self, request: TargetedUpload, model: StagedModel) -> None:
+        """Refuse a model that a person changed while it was sent; a download is locked out."""
+        if all(file.sha256 for file in model.files):
+            return  # each file was compared with its digest on the way
+        try:
+            unchanged = self._staging.open(model.name, request.staged_id) == model
+        except RequestError as error:
+            raise _changed(model) from error
+        if not unchanged:
+            raise _changed(model)
 
     def _prepare(self, context: JobContext, work: _Publication) -> None:
         """Commit the model to the job's branch, on top of the target's head."""
@@ -196,6 +212,7 @@ class Upload:
             # A run that was thought dead merged just now and deleted the branch.
             if found := self._found(work.job, work.request):
                 return found.id
+            check_target(self._store, work.request, own)  # it may have changed since
             raise
 
     def _is_behind(self, work: _Publication) -> bool:
@@ -210,19 +227,19 @@ class Upload:
             message = f"Catch up with {target}"
             self._store.merge(repo, target, own, message=message, strategy="dest-wins")
 
-    def _found(self, job: Job, request: UploadRequest) -> Commit | None:
+    def _found(self, job: Job, request: TargetedUpload) -> Commit | None:
         """Return the job's newest commit on the target."""
         return self._store.find_commit(
             request.repo_name, request.branch, job.id, since=job.created_at
         )
 
-    def _is_exact(self, request: UploadRequest, commit: Commit) -> bool:
+    def _is_exact(self, request: TargetedUpload, commit: Commit) -> bool:
         """Return whether the directory at the job's commit is what the job put there."""
         path = request.local_model_name
         files = self._store.files(request.repo_name, commit.id, path, missing_ok=True)
         return commit.holds(path, files)
 
-    def _clean(self, job: Job, request: UploadRequest) -> None:
+    def _clean(self, job: Job, request: TargetedUpload) -> None:
         """Delete the job's branch; if that fails the job has ended all the same."""
         try:
             self._store.delete_branch(request.repo_name, own_branch(job))
@@ -265,6 +282,15 @@ def _check_revision(request: UploadRequest, model: StagedModel) -> None:
         )
 
 
+def _changed(model: StagedModel) -> ConflictError:
+    return ConflictError(
+        f"{model.name!r} in the staging area was changed or replaced while it was uploaded. "
+        "Upload it again when it is complete",
+        field="local_model_name",
+        code="staged_model_changed",
+    )
+
+
 def _message(model: StagedModel) -> str:
     revision = f" at {model.revision[:12]}" if model.revision else ""
     return f"Upload {model.repo_id or model.name}{revision}"
@@ -298,7 +324,7 @@ def _counts(commit: Commit) -> Counts:
     return Counts(*(int(commit.metadata.get(number, "0")) for number in numbers))
 
 
-def _result(request: UploadRequest, commit_id: str, counts: Counts) -> dict[str, Any]:
+def _result(request: TargetedUpload, commit_id: str, counts: Counts) -> dict[str, Any]:
     return {
         "commit_id": commit_id,
         "repo_name": request.repo_name,
