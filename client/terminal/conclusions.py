@@ -17,8 +17,10 @@ def conclusion(job: Job) -> str:
     """Return what a job that succeeded has brought."""
     say = _SENTENCES.get(job.kind)
     took = _took(job)
-    what = say(job.result or {}) if say else f"{job.kind.value} succeeded"
-    return f"{what} ({took})" if took else what
+    result = job.result or {}
+    what = say(result) if say else f"{job.kind.value} succeeded"
+    note = f"\n  {result['note']}" if result.get("note") else ""
+    return (f"{what} ({took})" if took else what) + note
 
 
 def failure(job: Job) -> Iterator[str]:

@@ -141,7 +141,7 @@ def test_each_registered_version_is_the_head_of_a_branch_and_deleted_with_it(
     place: Place, submit: Submit, commit: Callable[[], str], client: mlflow.MlflowClient
 ) -> None:
     first, second = commit(), commit()
-    assert "notes" not in submit(first)
+    assert "note" not in submit(first)
     submit(second)
     submit(second, registered_name=f"{place.name}.copy")
     copy = place.branch("1", second, f"{place.name}.copy")
@@ -241,8 +241,7 @@ def test_a_registration_succeeds_where_lakefs_refuses_the_branch_and_says_so(
 
     first = commit()
     place.store.hook = refuse
-    (note,) = submit(first)["notes"]
-    assert "hook 'names' failed" in note
+    assert "hook 'names' failed" in submit(first)["note"]
     ((address, failure),) = place.branches.failures().items()
     assert failure.branch == place.branches.of_versions()[0]
     assert isinstance(failure.branch, VersionBranch)

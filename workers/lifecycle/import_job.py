@@ -83,4 +83,5 @@ def _result(request: ImportRequest, results: Results, stage: str) -> dict[str, A
         "revision": downloaded["revision"],
         "size_bytes": downloaded["size_bytes"],
         **({"smoke": results[JobKind.INFER]} if request.smoke_test else {}),
+        **({"note": registered["note"]} if "note" in registered else {}),
     }

@@ -81,7 +81,7 @@ class Register:
             "version": version.version,
             "stage": version.stage,
             "tags": version.tags,
-            **({"notes": [_NOT_HELD.format(reason=not_held)]} if not_held else {}),
+            **({"note": _NOT_HELD.format(reason=not_held)} if not_held else {}),
         }
 
     def _commit(self, request: RegisterRequest) -> Commit:
