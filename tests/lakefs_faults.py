@@ -13,7 +13,7 @@ faults, calls to `direct` do not.  A test writes what happens around each call:
 
 The names of calls are the keys of `CALLS`.
 `before` and `after` run in a thread, so they may wait (as a slow hook of an action does) and may
-call the server, through `direct` alone.
+call the server, through `direct` alone.  What they raise is raised again at the end of the block.
 """
 
 import socket
@@ -137,6 +137,8 @@ class FaultyLakeFS:
     after: Callable[[Call], Answer | None] | None = None
     #: Every call that arrived through the faults.
     calls: list[Call] = field(default_factory=list)
+    #: What `before` and `after` raised; the end of the server's block raises the first.
+    failures: list[BaseException] = field(default_factory=list)
     _faults: list[_Fault] = field(default_factory=list)
 
     def on(self, name: str, answer: Answer, *, times: int = 1, after: bool = False) -> None:
@@ -166,8 +168,12 @@ class FaultyLakeFS:
     def answer_to(self, call: Call, *, after: bool) -> Answer | None:
         """Return what replaces the server's answer; hooks come first, then faults by name."""
         hook = self.after if after else self.before
-        if hook and (answer := hook(call)):
-            return answer
+        try:
+            if hook and (answer := hook(call)):
+                return answer
+        except BaseException as error:
+            self.failures.append(error)
+            raise
         for fault in self._faults:
             if fault.name == call.name and fault.after is after and fault.times > 0:
                 fault.times -= 1
@@ -250,6 +256,8 @@ def faulty_lakefs(directory: Path, *, presign: bool = False) -> Iterator[FaultyL
         thread.join()
         for door in doors:
             door.close()
+    for failure in lakefs.failures:
+        raise failure
 
 
 def _settings(port: int) -> LakeFSSettings:

@@ -99,6 +99,19 @@ def test_answers_of_contention_and_hooks_are_those_of_lakefs(
     assert main.head.id
 
 
+def test_what_a_hook_raises_is_not_lost(tmp_path: Path) -> None:
+    def fail(_: Call) -> None:
+        raise AssertionError("the mover failed")
+
+    def run() -> None:
+        with faulty_lakefs(tmp_path) as lakefs:
+            lakefs.before = fail
+            assert status_of(lakefs, "/_health") == 500
+
+    with pytest.raises(AssertionError, match="the mover failed"):
+        run()
+
+
 def test_the_target_moves_ahead_of_a_call(lakefs: FaultyLakeFS, main: Branch) -> None:
     def move(call: Call) -> None:
         if call.name == "merge":
