@@ -226,8 +226,7 @@ class StagingArea:
         manifest = read_manifest(directory)
         known = {file.path: file for file in manifest.files} if manifest else {}
         files, newest_ns = [], directory.stat().st_mtime_ns
-        for path in self._walk(directory, by_hand=manifest is None):
-            stat = (directory / path).stat()
+        for path, stat in self._walk(directory, by_hand=manifest is None):
             newest_ns = max(newest_ns, stat.st_mtime_ns)
             was = known.get(path)
             same = was and (was.size_bytes, was.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
@@ -250,22 +249,30 @@ class StagingArea:
             revision=manifest.revision if manifest else None,
         )
 
-    def _walk(self, directory: Path, *, by_hand: bool) -> Iterator[str]:
-        """Yield the paths of a model's files; refuse what is not a file inside the staging area."""
+    def _walk(self, directory: Path, *, by_hand: bool) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield a model's files by path; refuse what is not a file inside the staging area."""
         if not directory.resolve(strict=True).is_relative_to(self.root) or not directory.is_dir():
             raise _refused(directory)
-        for folder, folders, names in os.walk(directory):
-            for path in (Path(folder, name) for name in folders):
-                if path.is_symlink():
-                    raise _refused(path)
-            if by_hand and Path(folder) == directory:
-                folders[:] = [name for name in folders if name not in _NOT_THE_MODELS]
-            for path in (Path(folder, name) for name in names):
-                real = path.resolve(strict=True)
-                if not real.is_relative_to(self.root) or not real.is_file():
-                    raise _refused(path)
-                if by_hand or path != directory / MANIFEST:
-                    yield path.relative_to(directory).as_posix()
+        folders = [""]
+        while folders:
+            folder = folders.pop()
+            with os.scandir(directory / folder) as entries:
+                for entry in entries:
+                    path = f"{folder}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        if folder or not by_hand or entry.name not in _NOT_THE_MODELS:
+                            folders.append(f"{path}/")
+                    elif not self._is_file(entry):
+                        raise _refused(directory / path)
+                    elif by_hand or path != MANIFEST:
+                        yield path, entry.stat()
+
+    def _is_file(self, entry: "os.DirEntry[str]") -> bool:
+        """Return whether an entry is a file, or a link to one inside the staging area."""
+        if entry.is_symlink():
+            real = Path(entry.path).resolve(strict=True)
+            return real.is_relative_to(self.root) and real.is_file()
+        return entry.is_file()
 
 
 def _refused(path: Path) -> InvalidInputError:
