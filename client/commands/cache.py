@@ -1,4 +1,4 @@
-"""``lifecycle cache``: the models that GPU workers keep warm."""
+"""``lifecycle cache``: the models that workers, and Ollama, keep warm."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ def list_warm(context: typer.Context, as_json: Json = False) -> None:
     with opened(context, as_json) as terminal, terminal.client() as client:
         workers = client.inference.stats()["workers"]
         warm = any(worker["models"] for worker in workers.values())
-        nothing = "No model is warm." if workers else "No GPU worker is alive."
+        nothing = "No model is warm." if workers else "No worker that serves models is alive."
         terminal.show(
             {"workers": {name: worker["models"] for name, worker in workers.items()}},
             lambda: tables.warm_models(workers) if warm else nothing,
@@ -42,7 +42,7 @@ def clear(
 
 def _lines(workers: dict[str, Any]) -> list[str]:
     if not workers:
-        return ["No GPU worker is alive."]
+        return ["No worker that serves models is alive."]
     return [f"{name}: {_said(answer)}" for name, answer in workers.items()]
 
 

@@ -1,4 +1,4 @@
-"""Inference: ask a model, look at the GPU workers, empty their caches."""
+"""Inference: ask a model, look at the workers that serve models, empty their caches."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -82,6 +82,25 @@ def test_its_jobs_are_its_own_and_gpu_workers_do_them_without_it(
     platform.start("ollama")
 
 
+def test_an_answer_whose_runner_dies_starts_again_and_says_so(
+    platform: Platform, ollama: OllamaTestServer, model: str, worker: None
+) -> None:
+    ollama.token_seconds = TOKEN_SECONDS
+    try:
+        body = question(model, TOKENS) | {"stream": True}
+        job_id = platform.submit("/inference/infer", **body)["job_id"]
+        platform.wait_for(job_id, "token")
+        ollama.kill_runner("echo:0.5b")
+        job = platform.ended(job_id)
+    finally:
+        ollama.token_seconds = 0.0
+    events = list(platform.events(job_id))
+    (restart,) = [number for number, (name, _) in enumerate(events) if name == "restart"]
+    assert any(name == "token" for name, _ in events[:restart])
+    text = "".join(data["text"] for name, data in events[restart:] if name == "token")
+    assert text == job["result"]["generated_text"] == PROMPT
+
+
 @pytest.mark.long
 def test_it_uses_what_ollama_serves_in_parallel(
     platform: Platform,
