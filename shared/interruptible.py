@@ -19,7 +19,7 @@ from shared.cancellation import CancelToken
 T = TypeVar("T")
 
 #: Calls that a job makes after it was told to stop clean up; together they get this time.
-CLEANUP_SECONDS = 0.6
+CLEANUP_SECONDS = 0.3
 #: And each of them at least this.
 LEAST_CLEANUP_SECONDS = 0.05
 #: Helper threads kept for the next call.

@@ -32,7 +32,7 @@ from shared.requests import (
     UploadRequest,
 )
 from shared.settings import LakeFSSettings, LedgerSettings, Settings
-from tests.ollama_server import Model, ollama_server
+from tests.ollama_server import Model, OllamaTestServer, ollama_server
 from tests.processes import wait_until
 from tests.switched_proxy import SwitchedProxy, switched_proxy
 from tests.tiny_models import tiny_llama
@@ -47,6 +47,8 @@ NOISE_BYTES = 6_000_000
 BYTES_PER_SECOND = 6_000_000
 SLOTS = 8
 HUB_MODEL = "tests/tiny"
+#: The same files, staged for uploads, which no other job touches.
+STAGED_MODEL = "tests/staged"
 OLLAMA_MODEL = "echo:0.5b"
 PROMPT = {"inputs": "the quick brown fox jumps over the lazy dog and runs away"}
 WORDS = {"max_new_tokens": 8, "do_sample": False}
@@ -62,8 +64,8 @@ CASES: dict[str, tuple[str, int]] = {
     "import mlflow": ("MLflow", 500),
     "infer lakefs": ("lakeFS", NOISE_BYTES // 2),
     "infer mlflow": ("MLflow", 100),
-    "download ollama": ("Ollama", 600),
-    "register ollama": ("Ollama", 300),
+    "download ollama": ("Ollama", 100),
+    "register ollama": ("Ollama", 100),
     "infer ollama": ("Ollama", 900),
 }
 
@@ -76,8 +78,10 @@ class Scene:
         client: "redis.Redis",
         settings: Settings,
         proxies: dict[str, SwitchedProxy],
+        ollama: OllamaTestServer,
     ) -> None:
         self.proxies = proxies
+        self._ollama = ollama
         self._settings = settings
         self._hints: SimpleQueue[str | None] = SimpleQueue()
         self.ledger = Ledger(client, settings.ledger, self._publish)
@@ -101,9 +105,7 @@ class Scene:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        for service in self.proxies:
-            assert self.proxies[service].port
-        self.do("download")
+        self.do("download", model_name=STAGED_MODEL)
         self.uploaded = self.do("upload")
         self.do("register lakefs", registered_name="served", stage="production")
         self.do("download ollama")
@@ -155,7 +157,7 @@ class Scene:
             case ["download"]:
                 return DownloadRequest.model_validate(hub | more)
             case ["upload"]:
-                repo = {"repo_name": name, "local_model_name": "tests_tiny"}
+                repo = {"repo_name": name, "local_model_name": "tests_staged"}
                 return UploadRequest.model_validate(repo | more)
             case ["register", "lakefs" | "mlflow"]:
                 commit = {
@@ -188,6 +190,10 @@ class Scene:
         storage = self._settings.storage
         if case in {"download", "import hub"}:
             shutil.rmtree(storage.staging_dir / "tests_tiny", ignore_errors=True)
+        if case == "download ollama":
+            self._ollama.models.pop(OLLAMA_MODEL, None)
+        elif case.endswith("ollama"):
+            self._ollama.have(self._ollama.library[OLLAMA_MODEL])
         if case == "infer lakefs":
             self.manager.clear_cache()
             shutil.rmtree(storage.snapshots_dir, ignore_errors=True)
@@ -233,11 +239,13 @@ def outage_scene(
     model = tiny_llama(directory / "tiny")
     (model / "noise.txt").write_bytes(os.urandom(NOISE_BYTES))
     (directory / "hub").mkdir()
-    publish(directory / "hub", HUB_MODEL, model)
+    for name in (HUB_MODEL, STAGED_MODEL):
+        publish(directory / "hub", name, model)
     with ExitStack() as stack:
         hub = stack.enter_context(HubProcess(directory / "hub"))
         ollama = stack.enter_context(ollama_server())
         ollama.library[OLLAMA_MODEL] = Model(OLLAMA_MODEL)
+        ollama.token_seconds = 0.1
         limit: Callable[[str], SwitchedProxy] = lambda url: stack.enter_context(  # noqa: E731
             switched_proxy(url, BYTES_PER_SECOND)
         )
@@ -262,7 +270,7 @@ def outage_scene(
                 },
             }
         )
-        scene = Scene(client, settings, proxies)
+        scene = Scene(client, settings, proxies, ollama)
         try:
             scene.start()
             yield scene

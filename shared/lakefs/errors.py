@@ -22,6 +22,8 @@ from shared.settings import LakeFSSettings
 _LET_IN = {404, 409, 410, 412}
 #: Statuses with which another server refuses what it does not know.
 _REFUSALS = {400, 403, 404, 405}
+#: What did not answer in time may still be doing what it was asked for: it gets this much more.
+LATE_SECONDS = 15
 
 
 def unavailable(reason: object) -> UnavailableError:
@@ -137,10 +139,12 @@ class Answers:
                         error.request.url.netloc.decode(), f"does not answer ({reason})"
                     )
         if "ReadTimeout" in reason:
-            return unavailable(
+            late = unavailable(
                 f"it did not answer within {self._timeout_seconds:g} s (LAKEFS_TIMEOUT_SECONDS): "
                 "it is frozen or overloaded, or a hook takes long"
             )
+            late.retry_after_seconds = LATE_SECONDS
+            return late
         return unavailable(reason)
 
 

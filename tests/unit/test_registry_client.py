@@ -4,7 +4,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from shared.errors import LifecycleError
+from shared.errors import LifecycleError, RequestError, UnavailableError
 from shared.registry.client import Client
 from shared.settings import MLflowSettings
 
@@ -46,3 +46,21 @@ def test_what_is_no_lost_race_is_not_repeated(client: Client) -> None:
     with pytest.raises(LifecycleError):
         client.call(call)
     assert call.calls == 1
+
+
+UNAUTHENTICATED = (
+    "API request to endpoint /api/2.0/mlflow/registered-models/search failed with error code 401 "
+    "!= 200. Response body: 'You are not authenticated.'"
+)
+
+
+def test_credentials_that_never_worked_are_wrong(client: Client) -> None:
+    with pytest.raises(RequestError, match="MLFLOW_TRACKING_USERNAME"):
+        client.call(Call(UNAUTHENTICATED))
+
+
+def test_credentials_that_have_worked_and_are_refused_are_an_outage(client: Client) -> None:
+    client.call(lambda _: "let in")
+    with pytest.raises(UnavailableError, match="worked before") as caught:
+        client.call(Call(UNAUTHENTICATED))
+    assert caught.value.service == "MLflow"

@@ -183,9 +183,10 @@ class Upload:
                 _wait(context, turn)
                 self._catch_up(work)
                 work.directory.settle(own, context)
-            except UnavailableError:
-                # Other writers, or a short outage. What a lost answer did, the next round finds.
-                if turn == ROUNDS - 1:
+            except UnavailableError as error:
+                # Other writers, or a short outage. What a lost answer did, the next round finds. A
+                # merge that may still be under way is not sent again: the next run looks for it.
+                if turn == ROUNDS - 1 or error.retry_after_seconds:
                     raise
                 _wait(context, turn)
         raise UnavailableError(
