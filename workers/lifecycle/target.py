@@ -45,11 +45,12 @@ def check_target(store: LakeFSStore, request: TargetedUpload, own_branch: str) -
             code="job_branch_protected",
         )
     if changed := store.uncommitted(repo, branch, at_most=MOST_COUNTED):
-        more = " or more" if len(changed) == MOST_COUNTED else ""
+        number = f"{len(changed)} or more" if len(changed) == MOST_COUNTED else str(len(changed))
+        changes = "change" if number == "1" else "changes"
         raise ConflictError(
-            f"branch {branch!r} of lakeFS repository {repo!r} has {len(changed)}{more} uncommitted "
-            f"changes, the first at {changed[0]!r}, and lakeFS merges nothing into it. Commit them "
-            f"(lakectl commit lakefs://{repo}/{branch} -m ...) or discard them "
+            f"branch {branch!r} of lakeFS repository {repo!r} has {number} uncommitted "
+            f"{changes}, the first at {changed[0]!r}, and lakeFS merges nothing into it. Commit "
+            f"them (lakectl commit lakefs://{repo}/{branch} -m ...) or discard them "
             f"(lakectl branch reset lakefs://{repo}/{branch}), then retry the job",
             code="branch_has_uncommitted_changes",
         )
