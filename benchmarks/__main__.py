@@ -1,4 +1,4 @@
-"""``python -m benchmarks [transfer|front|overload|soak …]``: start the stack, measure, print.
+"""``python -m benchmarks [transfer|many-files|front|overload|soak …]``: start, measure, print.
 
 Without names: all but the soak. Exit code 1 if overload or soak are not as they should be.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.front import measure_front
+from benchmarks.many_files import measure_many_files
 from benchmarks.overload import MOST_QUEUED, measure_overload
 from benchmarks.serving import serving
 from benchmarks.soak import RETENTION_SECONDS, measure_soak
@@ -19,6 +20,7 @@ from benchmarks.transfer import measure_transfer
 
 MEASUREMENTS: dict[str, Callable[[Stack], None]] = {
     "transfer": measure_transfer,
+    "many-files": measure_many_files,
     "front": measure_front,
 }
 NAMES = (*MEASUREMENTS, "overload", "soak")

@@ -19,6 +19,7 @@ class Stack:
     directory: Path
     platform: Platform
     hub: HubProcess
+    lakefs: LakeFSSettings
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def stack(directory: Path) -> Iterator[Stack]:
         platform = Platform(directory, nobody, lakefs, hub)
         platform.start("redis", "api", "cpu")
         try:
-            yield Stack(directory, platform, hub)
+            yield Stack(directory, platform, hub, lakefs)
         finally:
             platform.stop()
             platform.http.close()
