@@ -4,6 +4,8 @@ StackError
 ├── InUseError      another stack runs on the directory
 ├── OutsideError    a part that was to come from outside does not answer
 ├── StartError      a service did not come up
+├── InstallError    the real lakeFS could not be installed
+├── MoveError       the data of the embedded lakeFS could not be moved
 └── DemoError       the demonstration did not go as it should
 """
 
@@ -27,6 +29,14 @@ class StartError(StackError):
 
     def __init__(self, title: str, reason: str, log: Path) -> None:
         super().__init__(f"{title} did not start: {reason}. The end of {log}:\n{_tail(log)}")
+
+
+class InstallError(StackError):
+    """The real lakeFS could not be installed."""
+
+
+class MoveError(StackError):
+    """The data of the embedded lakeFS could not be moved."""
 
 
 class DemoError(StackError):

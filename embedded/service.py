@@ -24,6 +24,8 @@ class Component(BaseModel):
     pid: int | None = None
     #: Of interest to whoever looks at the addresses.
     note: str = ""
+    #: The directory that it keeps its data in, if that is of interest.
+    data: str = ""
 
 
 @dataclass(frozen=True)

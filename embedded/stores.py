@@ -1,15 +1,18 @@
 """The stores that the stack starts where none are given: Redis, MLflow, lakeFS and the hub."""
 
-import shutil
 import sys
 from pathlib import Path
 
 from embedded.data_directory import Credentials, DataDirectory, write_private
 from embedded.health import HttpProbe, RedisProbe
+from embedded.lakefs_program import find_lakefs
 from embedded.redis import redis_command
 from embedded.service import Component, Service
 
 LOOPBACK = "127.0.0.1"
+#: Notes on a lakeFS: this package's own server, or lakeFS itself.
+EMBEDDED = "embedded"
+REAL = "real"
 
 
 def local_url(port: int, host: str = LOOPBACK) -> str:
@@ -56,24 +59,26 @@ def mlflow(directory: Path, port: int) -> Service:
 
 def lakefs(directory: DataDirectory, port: int) -> Service:
     """Return lakeFS: the real one if it is installed, unless the embedded one has data here."""
-    url, keys = local_url(port), directory.credentials()
-    embedded = directory.path / "lakefs"
-    binary = None if embedded.exists() else shutil.which("lakefs")
-    component = Component(
-        name="lakefs",
-        title="lakeFS",
-        address=url,
-        probe=HttpProbe(url=f"{url}/_health"),
-        note="" if binary else "embedded",
-    )
-    if binary:
-        env = _real_lakefs(directory.folder("lakefs-server"), port, keys)
-        return Service(component, command=(binary, "run", "--local-settings"), env=env)
+    program = find_lakefs()
+    if program is None or has_embedded_lakefs(directory):
+        return embedded_lakefs(directory, port)
+    return real_lakefs(directory, port, program)
+
+
+def has_embedded_lakefs(directory: DataDirectory) -> bool:
+    """Return whether the directory holds data of the embedded lakeFS."""
+    data = directory.path / "lakefs"
+    return data.is_dir() and any(data.iterdir())
+
+
+def embedded_lakefs(directory: DataDirectory, port: int) -> Service:
+    """Return the lakeFS-compatible server of this package."""
+    data, keys = directory.path / "lakefs", directory.credentials()
     return Service(
-        component,
+        _lakefs_component(port, EMBEDDED, data),
         command=(
             *(sys.executable, "-m", "embedded.lakefs"),
-            *("--host", LOOPBACK, "--port", str(port), "--data", str(embedded)),
+            *("--host", LOOPBACK, "--port", str(port), "--data", str(data)),
         ),
         env={
             "LAKEFS_ACCESS_KEY_ID": keys.access_key_id,
@@ -82,10 +87,35 @@ def lakefs(directory: DataDirectory, port: int) -> Service:
     )
 
 
+def real_lakefs(directory: DataDirectory, port: int, program: str) -> Service:
+    """Return lakeFS itself, with its metadata and its objects on the local disk."""
+    data = directory.folder("lakefs-server")
+    return Service(
+        _lakefs_component(port, REAL, data),
+        command=(program, "run"),
+        env=_real_lakefs(data, port, directory.credentials()),
+    )
+
+
+def _lakefs_component(port: int, note: str, data: Path) -> Component:
+    url = local_url(port)
+    return Component(
+        name="lakefs",
+        title="lakeFS",
+        address=url,
+        probe=HttpProbe(url=f"{url}/_health"),
+        note=note,
+        data=str(data),
+    )
+
+
 def _real_lakefs(directory: Path, port: int, keys: Credentials) -> dict[str, str]:
     """Return lakeFS' own settings; the installation ones set it up at its first start."""
     return {
         "LAKEFS_LISTEN_ADDRESS": f"{LOOPBACK}:{port}",
+        # A configuration file of the user's own may say otherwise.
+        "LAKEFS_DATABASE_TYPE": "local",
+        "LAKEFS_BLOCKSTORE_TYPE": "local",
         "LAKEFS_DATABASE_LOCAL_PATH": str(directory / "metadata"),
         "LAKEFS_BLOCKSTORE_LOCAL_PATH": str(directory / "blocks"),
         "LAKEFS_COMMITTED_LOCAL_CACHE_DIR": str(directory / "cache"),
@@ -95,7 +125,11 @@ def _real_lakefs(directory: Path, port: int, keys: Credentials) -> dict[str, str
         "LAKEFS_INSTALLATION_ACCESS_KEY_ID": keys.access_key_id,
         "LAKEFS_INSTALLATION_SECRET_ACCESS_KEY": keys.secret_access_key,
         "LAKEFS_STATS_ENABLED": "false",
+        "LAKEFS_EMAIL_SUBSCRIPTION_ENABLED": "false",
         "LAKEFS_SECURITY_CHECK_LATEST_VERSION": "false",
+        # Releases ask it at every start and have no setting to leave it out.
+        "LAKEFS_SECURITY_AUDIT_CHECK_URL": "http://127.0.0.1:9/off",
+        "LAKEFS_SECURITY_AUDIT_CHECK_INTERVAL": "8760h",
     }
 
 

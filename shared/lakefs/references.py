@@ -21,15 +21,15 @@ class References:
         self._control = control
         self._storage_namespace = storage_namespace
 
-    def ensure_repository(self, name: str) -> Repository:
-        """Return a repository, created if it is missing."""
+    def ensure_repository(self, name: str, default_branch: str = "main") -> Repository:
+        """Return a repository, created with that default branch if it is missing."""
         api, call = self._control.repositories, self._control.call
         with suppress(NotFoundError):
             return _repository(call(api.get_repository, name))
         creation = {
             "name": name,
             "storage_namespace": self._namespace(name),
-            "default_branch": "main",
+            "default_branch": default_branch,
         }
         with suppress(ConflictError):  # somebody was faster
             return _repository(call(api.create_repository, creation))

@@ -45,9 +45,17 @@ def model_version(version: "MLflowVersion", aliases: Iterable[str]) -> ModelVers
 
 
 def location_of(version: "MLflowVersion") -> LakeFSLocation | None:
-    """Return where a version's files are; None if they are not in lakeFS."""
-    manifest = version.tags.get("lakefs_manifest", "")
+    """Return where a version's files are; None if its source is not in lakeFS.
+
+    The tags decide: MLflow does not let a version's source be changed, and a move to another
+    lakeFS server gives every commit a new id.
+    """
+    tags = version.tags
     try:
-        return replace(LakeFSLocation.parse(version.source or ""), manifest=manifest)
+        location = LakeFSLocation.parse(version.source or "")
     except InvalidInputError:
         return None
+    if tags.get("lakefs_repo") and tags.get("lakefs_commit"):
+        path = tags.get("lakefs_path", "").strip("/")
+        location = LakeFSLocation(tags["lakefs_repo"], tags["lakefs_commit"], path)
+    return replace(location, manifest=tags.get("lakefs_manifest", ""))

@@ -1,0 +1,1 @@
+"""Moves what the embedded lakeFS server holds to another lakeFS server."""
