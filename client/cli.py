@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from client.commands import cache, doctor, files, infer, jobs, keys, lifecycle, models, stack
+from client.commands import (
+    cache,
+    doctor,
+    files,
+    infer,
+    jobs,
+    keys,
+    lakefs,
+    lifecycle,
+    models,
+    stack,
+)
 
 _STACK = "The stack of this machine"
 _PLATFORM = "The platform"
@@ -34,6 +45,7 @@ def _build() -> typer.Typer:
     app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, callback=_root)
     for command in (stack.up, stack.demo, stack.status, doctor.doctor):
         app.command(rich_help_panel=_STACK)(command)
+    app.add_typer(lakefs.app, name="lakefs", rich_help_panel=_STACK)
     lifecycle.add_to(models.app)
     app.add_typer(models.app, name="models", rich_help_panel=_PLATFORM)
     app.command(rich_help_panel=_PLATFORM)(infer.infer)

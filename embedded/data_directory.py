@@ -111,8 +111,12 @@ class DataDirectory:
 
     def _in_use(self) -> str:
         record = self._read()
-        where = f" (process {record.pid}, API {record.component('api').address})" if record else ""
-        return f"A stack runs on {self.path} already{where}."
+        if record is None:
+            return f"A stack runs on {self.path} already."
+        api = next((part.address for part in record.components if part.name == "api"), None)
+        if api is None:
+            return f"`lifecycle lakefs move` works on {self.path} (process {record.pid})."
+        return f"A stack runs on {self.path} already (process {record.pid}, API {api})."
 
     @property
     def _record_path(self) -> Path:

@@ -52,7 +52,7 @@ class Stack:
 def plan(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Stack:
     """Decide what is started where. Makes directories and credentials, starts nothing."""
     parts = [
-        _mlflow(settings, directory, wishes),
+        mlflow_part(settings, directory, wishes),
         _redis(settings, directory, wishes),
         _lakefs(settings, directory, wishes),
     ]
@@ -110,7 +110,10 @@ def _redis(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Serv
     )
 
 
-def _mlflow(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Service | Component:
+def mlflow_part(
+    settings: Settings, directory: DataDirectory, wishes: Wishes
+) -> Service | Component:
+    """Return MLflow, from outside if it is given."""
     if _given(settings.mlflow, "tracking_uri"):
         return _outside("mlflow", "MLflow", settings.mlflow.tracking_uri, "/health")
     return stores.mlflow(directory.folder("mlflow"), wishes.ports.take(wishes.mlflow_port))

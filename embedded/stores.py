@@ -3,16 +3,21 @@
 import sys
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from embedded.data_directory import Credentials, DataDirectory, write_private
+from embedded.errors import InstallError
 from embedded.health import HttpProbe, RedisProbe
 from embedded.lakefs_program import find_lakefs
 from embedded.redis import redis_command
 from embedded.service import Component, Service
+from shared.settings import LakeFSSettings
 
 LOOPBACK = "127.0.0.1"
 #: Notes on a lakeFS: this package's own server, or lakeFS itself.
 EMBEDDED = "embedded"
 REAL = "real"
+_REAL_DATA = "lakefs-server"
 
 
 def local_url(port: int, host: str = LOOPBACK) -> str:
@@ -59,10 +64,17 @@ def mlflow(directory: Path, port: int) -> Service:
 
 def lakefs(directory: DataDirectory, port: int) -> Service:
     """Return lakeFS: the real one if it is installed, unless the embedded one has data here."""
-    program = find_lakefs()
-    if program is None or has_embedded_lakefs(directory):
+    if has_embedded_lakefs(directory):
         return embedded_lakefs(directory, port)
-    return real_lakefs(directory, port, program)
+    program, data = find_lakefs(), directory.path / _REAL_DATA
+    if program:
+        return real_lakefs(directory, port, program)
+    if data.exists():
+        raise InstallError(
+            f"The models of {directory.path} are in lakeFS ({data}), but its program is neither on "
+            "the PATH nor in the other usual places. Bring it with: lifecycle lakefs install"
+        )
+    return embedded_lakefs(directory, port)
 
 
 def has_embedded_lakefs(directory: DataDirectory) -> bool:
@@ -87,20 +99,32 @@ def embedded_lakefs(directory: DataDirectory, port: int) -> Service:
     )
 
 
-def real_lakefs(directory: DataDirectory, port: int, program: str) -> Service:
+def real_lakefs(directory: DataDirectory, port: int, program: str, name: str = "lakefs") -> Service:
     """Return lakeFS itself, with its metadata and its objects on the local disk."""
-    data = directory.folder("lakefs-server")
+    data = directory.folder(_REAL_DATA)
     return Service(
-        _lakefs_component(port, REAL, data),
+        _lakefs_component(port, REAL, data, name),
         command=(program, "run"),
         env=_real_lakefs(data, port, directory.credentials()),
     )
 
 
-def _lakefs_component(port: int, note: str, data: Path) -> Component:
+def own_lakefs(directory: DataDirectory, settings: LakeFSSettings, endpoint: str) -> LakeFSSettings:
+    """Return how to reach a lakeFS that the stack started; the rest is as in the settings."""
+    keys = directory.credentials()
+    return settings.model_copy(
+        update={
+            "endpoint": endpoint,
+            "access_key_id": keys.access_key_id,
+            "secret_access_key": SecretStr(keys.secret_access_key),
+        }
+    )
+
+
+def _lakefs_component(port: int, note: str, data: Path, name: str = "lakefs") -> Component:
     url = local_url(port)
     return Component(
-        name="lakefs",
+        name=name,
         title="lakeFS",
         address=url,
         probe=HttpProbe(url=f"{url}/_health"),

@@ -1,8 +1,10 @@
 """`lifecycle up`: the stack in the foreground."""
 
+from embedded.lakefs_program import find_lakefs
 from embedded.running import running
 from embedded.session import Session
 from embedded.stack import Wishes, plan
+from embedded.stores import EMBEDDED
 from shared.settings import Settings
 
 
@@ -18,5 +20,11 @@ async def up(session: Session, wishes: Wishes) -> None:
             screen.addresses(now.record.components, directory.logs)
             for wanted, given in wishes.ports.replaced.items():
                 screen.say(f"[yellow]Port {wanted} was taken: {given} stands in for it.[/]")
+            lakefs = now.record.component("lakefs")
+            if lakefs.note == EMBEDDED and find_lakefs():
+                screen.say(
+                    "lakeFS is installed, but this directory's models are in the embedded server. "
+                    "To move them: lifecycle lakefs move"
+                )
             screen.say("Ctrl-C stops all of it.")
             await supervisor.run()

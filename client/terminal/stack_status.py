@@ -4,6 +4,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 from embedded.data_directory import DataDirectory
+from embedded.status import lakefs_server
 
 
 def show_status_json(directory: DataDirectory) -> bool:
@@ -16,5 +17,8 @@ def show_status_json(directory: DataDirectory) -> bool:
         {"name": part.name, "address": part.address, "pid": part.pid, "healthy": healthy}
         for part, healthy in zip(parts, healths, strict=True)
     ]
-    print(json.dumps({"running": record is not None, "parts": shown}, indent=2))
+    answer = {"running": record is not None, "parts": shown}
+    if record:
+        answer["lakefs"] = lakefs_server(record, directory).model_dump()
+    print(json.dumps(answer, indent=2))
     return bool(shown) and all(healths)

@@ -21,7 +21,10 @@ class Report:
     plans: list[Plan] = field(default_factory=list)
     #: Versions that point to new commits, counting only those that this run changes.
     versions: int = 0
+    #: What should have been moved, and was not.
     problems: list[str] = field(default_factory=list)
+    #: Versions of other lakeFS servers.
+    foreign: list[str] = field(default_factory=list)
 
     @property
     def size_bytes(self) -> int:
@@ -63,6 +66,10 @@ class Move:
         """Give the connections back."""
         self._source.close()
         self._target.close()
+
+    def check(self) -> None:
+        """Raise if the new server does not answer, or refuses the keys."""
+        self._target.health()
 
     def plan(self, listener: Listener) -> None:
         """Find out what is left to move; changes nothing."""
@@ -109,9 +116,7 @@ class Move:
             try:
                 commit = self._source.revision(location.repo, location.commit).id
             except NotFoundError:
-                self.report.problems.append(
-                    f"{version} is at {location.uri}, which the embedded server does not have"
-                )
+                self.report.foreign.append(f"{version} at {location.uri}")
             else:
                 yield _Registered(version, commit)
 

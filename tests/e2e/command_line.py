@@ -27,6 +27,8 @@ class CommandLine:
         self.data = DataDirectory(directory / "data")
         self._directory = directory
         self._mark = uuid.uuid4().hex
+        #: Settings that the commands are given.
+        self.settings: dict[str, str] = {}
 
     def run(self, *arguments: str, timeout_seconds: float = 30) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
@@ -99,4 +101,5 @@ class CommandLine:
             "PYTHONPATH": str(ROOT),
             "COLUMNS": "120",
             MARK: self._mark,
+            **self.settings,
         }

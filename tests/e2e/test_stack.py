@@ -1,5 +1,6 @@
 """`lifecycle up` keeps the whole platform running, and leaves nothing of it behind."""
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -52,6 +53,11 @@ def test_status_succeeds_only_while_all_is_healthy(stack: CommandLine) -> None:
 
     assert well.returncode == 0, well.stdout
     assert well.stdout.count("healthy") == len(stack.record.components)
+    lakefs = stack.record.component("lakefs").address
+    assert f"at {lakefs}, data in {stack.data.path / 'lakefs'}" in well.stdout
+    told = json.loads(stack.run("status", "--json").stdout)["lakefs"]
+    assert (told["server"], told["address"]) == ("embedded", lakefs)
+    assert told["version"]
     assert ill.returncode == 1
     assert "no answer" in ill.stdout
 

@@ -153,22 +153,6 @@ def test_no_port_is_given_twice() -> None:
     assert ports.take(wanted) != wanted
 
 
-def test_a_real_lakefs_is_preferred_until_the_embedded_one_has_data(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    binary = nowhere / "lakefs"
-    binary.touch(mode=0o755)
-    monkeypatch.setenv("PATH", str(nowhere))
-    data = nowhere / "data"
-
-    def command() -> tuple[str, ...]:
-        return next(each for each in planned(data).services if each.name == "lakefs").command
-
-    assert command() == (str(binary), "run", "--local-settings")
-    (data / "lakefs").mkdir()
-    assert "embedded.lakefs" in command()
-
-
 def test_the_stack_listens_on_loopback_and_its_redis_asks_for_a_password(nowhere: Path) -> None:
     services = {service.name: service for service in planned(nowhere).services}
     redis, mlflow = services["redis"], services["mlflow"]
