@@ -2,9 +2,9 @@
 
 import asyncio
 import fcntl
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Self
 
@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from embedded import stores
-from embedded.data_directory import DataDirectory
+from embedded.data_directory import DataDirectory, StackRecord
 from embedded.errors import MoveError
 from embedded.lakefs_program import find_lakefs
 from embedded.moving.move import Move, Report
@@ -39,6 +39,8 @@ class Ends:
     source: LakeFSSettings
     target: LakeFSSettings
     mlflow: MLflowSettings
+    #: Whether the stack works with the source meanwhile.
+    stack_runs: bool
 
 
 async def move(session: Session, to: str | None, *, dry_run: bool) -> None:
@@ -63,7 +65,7 @@ async def move(session: Session, to: str | None, *, dry_run: bool) -> None:
         if to is None:
             _retire(directory, session.screen)
         else:
-            session.screen.say(_next_steps(to))
+            session.screen.say(_next_steps(to, stack_runs=ends.stack_runs))
 
 
 async def _stoppable(ends: Ends, session: Session, *, dry_run: bool) -> bool:
@@ -100,7 +102,9 @@ def _move(
             _show_plan(screen, run.report)
             if not dry_run:
                 listener.begin(run.report.size_bytes)
-                run.run(listener)
+                run.move_repositories(listener)
+                if not ends.stack_runs:
+                    run.point_versions()
     except LifecycleError as error:
         raise MoveError(f"{error.detail}.\nRun the move again to go on where it ended.") from error
     for version in run.report.foreign:
@@ -167,7 +171,7 @@ async def _ends(session: Session, settings: Settings, to: str | None) -> AsyncIt
             async with running(stack, session, lock) as (now, supervisor):
                 await supervisor.healthy()
                 session.screen.pause()
-                yield _addressed(directory, settings, now.record.components, to)
+                yield _addressed(directory, settings, now.record, to)
         return
     lakefs = record.component("lakefs")
     if lakefs.note != stores.EMBEDDED or to is None:
@@ -177,7 +181,7 @@ async def _ends(session: Session, settings: Settings, to: str | None) -> AsyncIt
             else "and a move to a lakeFS of the same directory takes the embedded one's place"
         )
         raise MoveError(f"A stack runs on {directory.path}, {reason}: stop it first.")
-    yield _addressed(directory, settings, record.components, to)
+    yield replace(_addressed(directory, settings, record, to), stack_runs=True)
 
 
 def _parts(
@@ -201,13 +205,10 @@ def _parts(
 
 
 def _addressed(
-    directory: DataDirectory,
-    settings: Settings,
-    components: Sequence[Component],
-    to: str | None,
+    directory: DataDirectory, settings: Settings, record: StackRecord, to: str | None
 ) -> Ends:
     """Return how to reach the servers; a new one by the keys of the settings."""
-    found = {part.name: part.address for part in components}
+    found = {part.name: part.address for part in record.components}
     source = found["lakefs"]
     if to is not None and to.rstrip("/") == source.rstrip("/"):
         raise MoveError(f"{to} is the embedded server itself.")
@@ -216,6 +217,7 @@ def _addressed(
         source=stores.own_lakefs(directory, settings.lakefs, source),
         target=given if to else stores.own_lakefs(directory, settings.lakefs, found[_NEW]),
         mlflow=settings.mlflow.model_copy(update={"tracking_uri": found["mlflow"]}),
+        stack_runs=False,
     )
 
 
@@ -230,10 +232,14 @@ def _retire(directory: DataDirectory, screen: Screen) -> None:
     )
 
 
-def _next_steps(to: str) -> str:
+def _next_steps(to: str, *, stack_runs: bool) -> str:
+    if stack_runs:
+        return (
+            "The stack still works with the embedded server. Stop it and run this command once "
+            "more: that moves what was stored since, and points the versions to the new commits."
+        )
     return (
-        "Now point the platform to the new server: stop the stack, run this command once more for "
-        "what was stored since, and start the stack with\n"
+        "Now start the platform with the new server:\n"
         f"  LAKEFS_ENDPOINT={to} LAKEFS_ACCESS_KEY_ID=… LAKEFS_SECRET_ACCESS_KEY=… lifecycle up"
     )
 

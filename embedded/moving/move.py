@@ -10,6 +10,7 @@ from embedded.moving.server import Server
 from embedded.moving.transfer import Transfer
 from shared.cancellation import CancelToken
 from shared.errors import NotFoundError
+from shared.models import manifest_digest
 from shared.registry.relocation import LocatedVersion, Relocation
 from shared.settings import LakeFSSettings, MLflowSettings
 
@@ -97,17 +98,34 @@ class Move:
             self.report.problems += plan.problems
         self.report.versions = sum(1 for each in self._registered if self._is_left(each))
 
-    def run(self, listener: Listener) -> None:
-        """Do what was planned."""
+    def move_repositories(self, listener: Listener) -> None:
+        """Move commits, branches and tags as planned."""
         for plan in self.report.plans:
             plan.problems.clear()
             self._moves[plan.repository].run(plan, listener)
             self.report.problems += plan.problems
+
+    def point_versions(self) -> None:
+        """Point the versions to the new commits; nobody should use the source from here on.
+
+        For those who go back to it nevertheless, the new ids become tags there.
+        """
+        for move in self._moves.values():
+            move.tag_source()
         for each in self._registered:
             self._cancel.check()
             if self._is_left(each):
-                new = self._moves[each.version.location.repo].moved[each.commit]
-                self._relocation.relocate(each.version, each.commit, new)
+                self._point(each)
+
+    def _point(self, each: _Registered) -> None:
+        location = each.version.location
+        new = self._moves[location.repo].moved[each.commit]
+        manifest = location.manifest
+        # Files without a recorded sha256 are listed in it by the server's own checksum. They have
+        # one on the new server, so no manifest holds on both.
+        if manifest != manifest_digest(self._target.files(location.repo, new, location.path)):
+            manifest = ""
+        self._relocation.relocate(each.version, each.commit, new, manifest)
 
     def _versions(self) -> Iterator[_Registered]:
         """Yield the versions whose commits the source has."""

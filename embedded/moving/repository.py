@@ -23,8 +23,11 @@ MOVED_COMMITTER = "moved_committer"
 MOVED_CREATED_AT = "moved_created_at"
 
 _COMMIT_ID = re.compile(r"[0-9a-f]{64}")
-#: Branches of jobs (``workers.lifecycle.upload``): a job makes its own again.
-_JOB_BRANCH = re.compile(r"job-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+#: Branches that the platform makes again by itself: those of jobs (``workers.lifecycle.upload``),
+#: and those that hold the commits of versions and are named by them (``version_branches``).
+_PLATFORMS_BRANCH = re.compile(
+    r"job-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|keep-.+-v\d+-[0-9a-f]{12}"
+)
 #: The name of a branch on which commits are made that no branch leads to begins with this.
 _TEMPORARY = "moving-"
 
@@ -78,7 +81,9 @@ class RepositoryMove:
         found = source.references(self._repository)
         self._hidden = found.hidden
         self._branches = {
-            name: head for name, head in found.branches.items() if not _JOB_BRANCH.fullmatch(name)
+            name: head
+            for name, head in found.branches.items()
+            if not _PLATFORMS_BRANCH.fullmatch(name)
         }
         self._tags = {
             name: commit for name, commit in found.tags.items() if not _COMMIT_ID.fullmatch(name)
@@ -124,7 +129,13 @@ class RepositoryMove:
             self._make(line, plan, listener)
         for name, commit in self._tags.items():
             self._tag(name, self.moved[commit], plan)
-        self._tag_source()
+
+    def tag_source(self) -> None:
+        """Tag the old commits by their new ids, so that new addresses work on the source too."""
+        tags = self._source.references(self._repository).tags
+        for old, new in self.moved.items():
+            if old in self._history and new not in tags:
+                self._source.create_tag(self._repository, new, old)
 
     @cached_property
     def _root(self) -> str:
@@ -233,13 +244,3 @@ class RepositoryMove:
                 f"tag {name!r} of {self._repository!r} is at another commit on the new server: it "
                 "was left as it is there"
             )
-
-    def _tag_source(self) -> None:
-        """Tag the old commits by their new ids.
-
-        Versions are pointed to the new ids before the platform is pointed to the new server.
-        """
-        tags = self._source.references(self._repository).tags
-        for old, new in self.moved.items():
-            if old in self._history and new not in tags:
-                self._source.create_tag(self._repository, new, old)

@@ -39,14 +39,18 @@ class Relocation:
             if (location := location_of(found))
         ]
 
-    def relocate(self, version: LocatedVersion, before: str, commit: str) -> None:
+    def relocate(self, version: LocatedVersion, before: str, commit: str, manifest: str) -> None:
         """Point a version to its new commit; ``before`` is the one that it was registered with.
+
+        ``manifest`` is the digest of the list of its files there, empty for none.
 
         ``lakefs_commit`` is written last. Readers follow it, so they see either the old location
         or the whole new one.
         """
         old = version.location
         new = LakeFSLocation(old.repo, commit, old.path)
+        if manifest != old.manifest:
+            self._set_tag(version, "lakefs_manifest", manifest)
         for tag, value in (
             (COMMIT_BEFORE_MOVE, before),
             ("lakefs_repo", new.repo),

@@ -19,7 +19,7 @@ from embedded.stores import real_lakefs
 from shared.cancellation import CancelToken
 from shared.errors import ConflictError
 from shared.lakefs.connection import connect
-from shared.models import LakeFSLocation
+from shared.models import LakeFSLocation, manifest_digest
 from shared.registry import ModelRegistry
 from shared.registry.relocation import COMMIT_BEFORE_MOVE, Relocation
 from shared.settings import LakeFSSettings, MLflowSettings
@@ -97,6 +97,7 @@ class World:
             "lakefs_commit": commit,
             "lakefs_path": path,
             "physical_path": location.uri,
+            "lakefs_manifest": manifest_digest(self.source.files(repo, commit, path)),
         }
         version = self.registry.create_version(name, location, tags, None, uuid.uuid4().hex)
         self.locations[name, version.version] = location
@@ -107,7 +108,8 @@ class World:
         move = Move(*self.settings, scratch=self.folder, cancel=CancelToken())
         with closing(move):
             move.plan(listener)
-            move.run(listener)
+            move.move_repositories(listener)
+            move.point_versions()
         return move.report, listener
 
     def content(self, server: Server, repo: str, ref: str, path: str = "") -> dict[str, bytes]:
@@ -185,6 +187,7 @@ def build(world: World) -> None:
     world.model(one, "people", "draft", "draft")
     source.create_tag(one, "v1.0", exact)
     source.ensure_branch(one, f"job-{uuid.uuid4()}")
+    source.create_branch(one, f"keep-ears-v1-{exact[:12]}", exact)
     world.put(one, "people", "draft/uncommitted", b"not committed")
 
     world.register(eyes, two, world.model(two, "trunk", "eyes/v1", "eyes 1"), "eyes/v1")
@@ -209,6 +212,9 @@ def assert_moved(world: World) -> None:
         assert found.tags["physical_path"] == found.location.uri
         assert found.tags["lakefs_commit"] == found.location.commit
         assert found.tags[COMMIT_BEFORE_MOVE] == before.commit
+        if manifest := found.location.manifest:
+            stored = world.target.files(before.repo, found.location.commit, before.path)
+            assert manifest == manifest_digest(stored)
         files = world.content(world.source, before.repo, before.commit, before.path)
         assert files
         for commit in (found.location.commit, before.commit):  # by its new and its old address
@@ -226,8 +232,9 @@ def assert_moved(world: World) -> None:
 
 def assert_same_references(world: World, repo: str) -> None:
     ours, theirs = (each.references(repo) for each in (world.source, world.target))
-    kept = {name: head for name, head in ours.branches.items() if not name.startswith("job-")}
-    assert theirs.branches.keys() == kept.keys(), "no branch of a job, none of the move's own"
+    made = ("job-", "keep-ears-v1-")
+    kept = {name: head for name, head in ours.branches.items() if not name.startswith(made)}
+    assert theirs.branches.keys() == kept.keys(), "none of the platform's, none of the move's own"
     assert theirs.hidden == ours.hidden
     for name, head in kept.items():
         assert world.content(world.source, repo, head) == world.content(
@@ -254,6 +261,9 @@ def test_every_version_answers_the_same_from_the_new_server(world: World) -> Non
     assert "uncommitted" in problem
     assert told.sent_bytes == report.size_bytes > 0, "as planned"
     assert len(told.commits) == sum(plan.commits for plan in report.plans)
+    found = {each: world.registry.resolve(*each).location for each in world.locations}
+    without = [each for each, location in found.items() if location and not location.manifest]
+    assert without == [(f"chat-{world.mark}", "2")], "it has a file without a recorded digest"
 
 
 def test_a_second_move_takes_only_what_is_new(world: World) -> None:
