@@ -125,7 +125,7 @@ def _lakefs_component(port: int, note: str, data: Path, name: str = "lakefs") ->
     url = local_url(port)
     return Component(
         name=name,
-        title="lakeFS",
+        title="lakeFS" if name == "lakefs" else "new lakeFS",
         address=url,
         probe=HttpProbe(url=f"{url}/_health"),
         note=note,
