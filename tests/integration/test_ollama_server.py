@@ -72,7 +72,7 @@ def real() -> Iterator[Direct]:
 
 def test_a_prompt_longer_than_the_context_is_cut(real: Direct) -> None:
     answer = real.generate(LONG, options={"num_ctx": 512, "num_predict": 4}).json()
-    assert 0 < answer["prompt_eval_count"] < 512
+    assert 0 < answer["prompt_eval_count"] <= 512
 
 
 def test_it_is_refused_where_the_request_says_so(real: Direct) -> None:
