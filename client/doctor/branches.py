@@ -69,7 +69,7 @@ def _failure(scene: Scene, failure: BranchFailure) -> Finding:
     )
     if isinstance(branch, JobBranch):
         detail = f"{branch.name} of {branch.repo!r} is not deleted: {failure.reason}"
-        mend = f"{again}. Or delete it: {_deletion(scene, branch.repo, [branch.name])}"
+        mend = f"{again}, or then at once: {_deletion(scene, branch.repo, [branch.name])}"
         return Finding(_PART, Level.WARNING, detail, mend)
     detail = (
         f"{branch.name} of {branch.repo!r}, which keeps version {branch.version} of "
