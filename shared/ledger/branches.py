@@ -106,7 +106,11 @@ class OwnedBranches:
 
     def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._redis = client
-        self._waits = (settings.backoff_seconds, settings.backoff_max_seconds)
+        self._first_wait = settings.backoff_seconds
+        self._longest_waits = {
+            True: settings.outage_backoff_max_seconds,
+            False: settings.backoff_max_seconds,
+        }
         prefix = f"{settings.prefix}:branches"
         # Apart from each other: the few branches of jobs are read often, those of versions rarely.
         self._jobs, self._versions = f"{prefix}:jobs", f"{prefix}:versions"
@@ -185,13 +189,16 @@ class OwnedBranches:
         }
 
     def failed(self, branch: OwnedBranch, error: LifecycleError) -> None:
-        """Write down why an attempt failed; the wait for the next one doubles each time."""
+        """Write down why an attempt failed; the wait for the next one doubles each time.
+
+        It stays short during an outage, so that nothing is left for long after it.
+        """
         with redis_errors():
             found = self._redis.hget(self._failures, branch.address)
         last = BranchFailure.model_validate_json(str(found)) if found else None
         attempts, now = (last.attempts if last else 0) + 1, datetime.now(UTC)
-        first, longest = self._waits
-        wait_seconds = min(first * 2 ** min(attempts - 1, 30), longest)
+        longest = self._longest_waits[error.retryable]
+        wait_seconds = min(self._first_wait * 2 ** min(attempts - 1, 30), longest)
         failure = BranchFailure(
             branch=branch,
             reason=error.detail,

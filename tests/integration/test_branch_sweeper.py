@@ -277,6 +277,14 @@ def test_a_failed_deletion_is_not_tried_before_its_time(place: Place) -> None:
     assert place.store.deletions == []
 
 
+def test_an_outage_does_not_put_the_next_attempt_off_for_long(place: Place) -> None:
+    branch = place.left_by_cancelled()
+    for _ in range(20):
+        place.branches.failed(branch, UnavailableError("lakeFS is not available"))
+    failure = place.branches.failures()[branch.address]
+    assert failure.retry_at - datetime.now(UTC) < timedelta(minutes=1)
+
+
 def test_lakefs_away_ends_the_pass_and_leaves_the_rest_for_the_next(place: Place) -> None:
     def fail(_: str) -> None:
         raise UnavailableError("lakeFS is not available: ConnectionError")
