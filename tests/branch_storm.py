@@ -36,7 +36,7 @@ from tests.processes import free_port, listens, start, stop, wait_until
 HOST = "storm"
 WORKERS = ("cpu-1", "cpu-2", "cpu-3")
 REPOS = ("storm-one", "storm-two")
-MODELS, FILES, FILE_BYTES = 8, 40, 20_000
+MODELS, FILES, FILE_BYTES = 16, 40, 20_000
 #: Uploads that wait or run at any time, so that each kill hits some.
 AT_ONCE = 8
 SETTLE_SECONDS = 240
@@ -89,7 +89,8 @@ class Storm:
         #: How often a process' log says that it is ready, by its predecessors.
         self._starts: dict[str, int] = {}
         self._up: set[str] = set()
-        self._jobs: list[str] = []
+        #: The model of each job.
+        self._jobs: dict[str, str] = {}
         self._revived: set[str] = set()
         self.outcome = Outcome()
 
@@ -223,9 +224,11 @@ class Storm:
             }
 
     def _keep_busy(self, ledger: Ledger) -> None:
-        open_jobs = [job for job in self._jobs[-2 * AT_ONCE :] if not ledger.ended(job)]
-        for _ in range(AT_ONCE - len(open_jobs)):
-            model = f"model-{self._draw.randrange(MODELS)}"
+        in_use = {model for job, model in self._jobs.items() if not ledger.ended(job)}
+        free = sorted({f"model-{number}" for number in range(MODELS)} - in_use)
+        for _ in range(AT_ONCE - len(in_use)):
+            # A staged model must not change while it is uploaded.
+            model = free.pop(self._draw.randrange(len(free)))
             # Other files each time: a model that is there already needs no branch for long.
             changed = self._directory / "staging" / model / f"{self._draw.randrange(FILES)}.bin"
             changed.write_bytes(os.urandom(FILE_BYTES))
@@ -233,7 +236,7 @@ class Storm:
             job = NewJob(
                 JobKind.UPLOAD, request, queue=uploads_of(HOST), model=model, max_attempts=1000
             )
-            self._jobs.append(ledger.accept(job)[0].id)
+            self._jobs[ledger.accept(job)[0].id] = model
 
     def _disturb(self, ledger: Ledger) -> None:
         act = self._draw.choices(("worker", "lakefs", "cancel", "both", "revive"), (2, 4, 2, 3, 1))
@@ -258,7 +261,12 @@ class Storm:
                 self.outcome.asked["cancels"] += 1
 
     def _revive(self, ledger: Ledger) -> None:
-        cancelled = [job for job in self._jobs if ledger.get(job).state is JobState.CANCELLED]
+        in_use = {model for job, model in self._jobs.items() if not ledger.ended(job)}
+        cancelled = [
+            job
+            for job, model in self._jobs.items()
+            if model not in in_use and ledger.get(job).state is JobState.CANCELLED
+        ]
         for job_id in cancelled[-1:]:
             ledger.revive(job_id)
             self._revived.add(job_id)
