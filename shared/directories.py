@@ -25,9 +25,11 @@ def put_directory(new: Path, place: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP}:
             raise
-        # Without the system call (macOS, NFS) the model is gone between the two renames.
-        place.rename(new.with_name("replaced"))
+        # Without the system call (macOS, NFS) the model is gone between the first two renames.
+        replaced = new.with_name("replaced")
+        place.rename(replaced)
         new.rename(place)
+        replaced.rename(new)
 
 
 def _exchange(first: Path, second: Path) -> None:

@@ -166,9 +166,14 @@ class StagingArea:
         shutil.rmtree(self._partials(local_name), ignore_errors=True)
 
     def collect_expired(self) -> None:
-        """Delete the partials that nobody came back for."""
+        """Delete the partials that nobody came back for, and the states that no job needs."""
+        names = {path.name for place in (".former", ".claims") for path in self._in(place)}
+        for local_name in sorted(names):
+            with FileLock(self.root / ".locks" / local_name) as lock:
+                if lock.try_acquire(exclusive=True):
+                    self.collect_unclaimed(local_name)
         expired = time.time() - PARTIAL_KEPT_SECONDS
-        for partials in (self.root / ".partial").glob("*"):
+        for partials in self._in(".partial"):
             path = self.root / ".locks" / partials.name
             with suppress(FileNotFoundError):
                 old = path.stat().st_mtime < expired
@@ -190,6 +195,10 @@ class StagingArea:
         for former in self._former(local_name).glob("*"):
             if not self._is_claimed(local_name, former.name):
                 shutil.rmtree(former)
+        for kept in (self._claims(local_name), self._former(local_name)):
+            for path in (*kept.glob("*"), kept):
+                with suppress(OSError):  # not empty, or not there
+                    path.rmdir()
 
     def _place_of_replaced(self, local_name: str) -> Path | None:
         """Return where the present state of a model goes if a job still needs it; else None."""
@@ -203,6 +212,10 @@ class StagingArea:
     def _is_claimed(self, local_name: str, staged_id: str) -> bool:
         claims = (self._claims(local_name) / staged_id).glob("*")
         return any(not self._has_ended(claim.name) for claim in claims)
+
+    def _in(self, place: str) -> Iterator[Path]:
+        """Return what one of the area's own directories has for each model."""
+        return (self.root / place).glob("*")
 
     def _claims(self, local_name: str) -> Path:
         return self.root / ".claims" / self._directory(local_name).name

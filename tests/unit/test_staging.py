@@ -111,6 +111,26 @@ def test_a_replaced_state_stays_until_the_job_that_needs_it_has_ended(tmp_path: 
     assert [model.name for model in staging.list()] == [NAME]
 
 
+def test_replaced_states_of_other_models_are_collected_with_the_expired(tmp_path: Path) -> None:
+    ended: set[str] = set()
+    settings = StorageSettings(staging_dir=tmp_path / "models", reserve_bytes=0)
+    staging = StagingArea(settings, ended.__contains__)
+    publish(staging, OLD, {"config.json": b"old"})
+    staging.claim(staging.open(NAME), "an import")
+    publish(staging, NEW, {"config.json": b"new"})
+    staging.claim(staging.open(NAME), "another import")
+    staging.collect_expired()
+    assert list((staging.root / ".former").glob("*/*"))
+    ended |= {"an import", "another import"}
+    with (staging.root / ".locks" / NAME).open() as uploading:
+        fcntl.flock(uploading, fcntl.LOCK_SH)
+        staging.collect_expired()
+        assert list((staging.root / ".former").glob("*/*")), "an upload may be reading it"
+    staging.collect_expired()
+    assert not list((staging.root / ".former").iterdir())
+    assert not list((staging.root / ".claims").iterdir())
+
+
 def test_a_state_that_no_job_needs_goes_when_it_is_replaced(staging: StagingArea) -> None:
     publish(staging, OLD, {"config.json": b"old"})
     old = staging.open(NAME)
@@ -207,6 +227,23 @@ def test_a_file_system_that_cannot_exchange_still_replaces(
     monkeypatch.setattr(directories, "_exchange", cannot)
     publish(staging, OLD, revision_of(OLD))
     publish(staging, NEW, revision_of(NEW))
+    assert contents(staging.open(NAME)) == revision_of(NEW)
+
+
+def test_a_replaced_state_is_kept_without_exchange_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSYS, "no exchange")
+
+    monkeypatch.setattr(directories, "_exchange", cannot)
+    settings = StorageSettings(staging_dir=tmp_path / "models", reserve_bytes=0)
+    staging = StagingArea(settings, lambda _: False)
+    publish(staging, OLD, revision_of(OLD))
+    old = staging.open(NAME)
+    staging.claim(old, "an import")
+    publish(staging, NEW, revision_of(NEW))
+    assert contents(staging.open(NAME, old.staged_id)) == revision_of(OLD)
     assert contents(staging.open(NAME)) == revision_of(NEW)
 
 
