@@ -55,6 +55,22 @@ class Host:
 
     def upload(self, repo: str, files: Files) -> str:
         """Stage a model and upload it; return the commit that the job reports."""
+        run = self._stage(repo, files)
+        while True:
+            try:
+                return self._run(run)
+            except UnavailableError:  # the ledger runs the job again
+                job = run.context.job
+                run = self._new_run(JobKind.UPLOAD, job.request, job_id=job.id)
+
+    def upload_once(self, repo: str, files: Files) -> str:
+        """Do the same with one attempt."""
+        return self._run(self._stage(repo, files))
+
+    def _run(self, run: Run) -> str:
+        return str(self._upload(run.context)["commit_id"])
+
+    def _stage(self, repo: str, files: Files) -> Run:
         root = self._staging.root / MODEL
         root.mkdir(exist_ok=True)
         for path in root.iterdir():
@@ -62,13 +78,7 @@ class Host:
         for name, content in files.items():
             (root / name).write_bytes(content)
         request = {"repo_name": repo, "local_model_name": MODEL}
-        run: Run = self._new_run(JobKind.UPLOAD, request)
-        while True:
-            try:
-                return str(self._upload(run.context)["commit_id"])
-            except UnavailableError:  # the ledger runs the job again
-                job = run.context.job
-                run = self._new_run(JobKind.UPLOAD, request, job_id=job.id)
+        return self._new_run(JobKind.UPLOAD, request)
 
 
 def a_model(draw: random.Random) -> dict[str, bytes]:
@@ -124,9 +134,17 @@ class Writer:
             self._put("main", f"{SIBLING}/{name}", content)
         self._commit("main")
 
+    def delete_others_than(self, files: Files) -> None:
+        """Delete what is there beside the files of a model."""
+        there = self._store.files(self._repo, "main", MODEL, missing_ok=True)
+        self._delete_paths([f"{MODEL}/{file.path}" for file in there if file.path not in files])
+
     def _delete(self, directory: str, share: float) -> None:
         files = self._store.files(self._repo, "main", directory, missing_ok=True)
-        paths = [f"{directory}/{file.path}" for file in files if self._draw.random() < share]
+        chosen = [file for file in files if self._draw.random() < share]
+        self._delete_paths([f"{directory}/{file.path}" for file in chosen])
+
+    def _delete_paths(self, paths: list[str]) -> None:
         if paths:
             self._store.delete_files(self._repo, "main", paths)
             self._commit("main")
@@ -168,14 +186,14 @@ class Races:
 
     def __init__(self, lakefs: FaultyLakeFS, folder: Path, new_run: NewRun) -> None:
         self._lakefs = lakefs
-        self._folder = folder
-        self._host = Host(folder / "host", lakefs.settings, new_run)
+        self.folder = folder
+        self.host = Host(folder / "host", lakefs.settings, new_run)
         self._other = Host(folder / "other", lakefs.direct, new_run)
         self.store = self._other.store
 
     def close(self) -> None:
         """Give the connections back."""
-        self._host.store.close()
+        self.host.store.close()
         self._other.store.close()
 
     def run(self, repo: str, seed: int, *, only_uploads: bool) -> None:
@@ -184,7 +202,7 @@ class Races:
         lock = threading.Lock()
         chance = draw.choice([0.1, 0.3, 1.0])
         model, moves = a_model(draw), draw.randint(1, MOST_MOVES)
-        writer = Writer(self.store, self._folder, repo, draw)
+        writer = Writer(self.store, self.folder, repo, draw)
         writer.put_sibling(model)
         uploaded: list[tuple[str, Files]] = [("main", model)]
 
@@ -204,7 +222,7 @@ class Races:
 
         self._lakefs.before = move
         try:
-            uploaded[0] = (self._host.upload(repo, model), model)
+            uploaded[0] = (self.host.upload(repo, model), model)
         finally:
             self._lakefs.before = None
         for commit, files in uploaded:
@@ -231,3 +249,34 @@ def test_a_reported_commit_holds_exactly_its_model(
     for seed in seeds:
         repo = races.store.ensure_repository(f"race-{seed}-{only_uploads}".lower()).name
         races.run(repo, seed, only_uploads=only_uploads)
+
+
+def test_a_mixture_that_somebody_else_mends_is_over(races: Races, lakefs: FaultyLakeFS) -> None:
+    """The job's own commit stays a mixture; the target's head is exact, and is reported."""
+    repo = races.store.ensure_repository("mended-by-others").name
+    person = Writer(races.store, races.folder, repo, random.Random(0))
+    files, merges = {"a": b"1"}, 0
+
+    def before(call: Call) -> Answer | None:
+        if is_merge(call):
+            person.add()
+        return None
+
+    def after(call: Call) -> Answer | None:
+        nonlocal merges
+        if is_merge(call):
+            merges += 1
+            lakefs.before = None
+            person.delete_others_than(files)
+        return None
+
+    def is_merge(call: Call) -> bool:
+        return call.name == "merge" and call.parameters["destination"] == "main"
+
+    lakefs.before, lakefs.after = before, after
+    try:
+        commit = races.host.upload_once(repo, files)
+    finally:
+        lakefs.before = lakefs.after = None
+    assert merges == 1, "there was nothing to mend any more"
+    assert held(races.store, repo, commit) == wanted(files)

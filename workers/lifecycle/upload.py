@@ -198,8 +198,7 @@ class Upload:
         repo, target, own = work.place
         if not self._store.has_changes(repo, own, since=target):
             # Nothing was new; or a merge whose answer was lost has been made.
-            found = self._found(work.job, work.request)
-            return found.id if found else self._store.commit_id(repo, target)
+            return self._made(work) or self._store.commit_id(repo, target)
         try:
             return self._store.merge(
                 repo,
@@ -211,8 +210,8 @@ class Upload:
             )
         except RequestError:
             # A run that was thought dead merged just now and deleted the branch.
-            if found := self._found(work.job, work.request):
-                return found.id
+            if made := self._made(work):
+                return made
             check_target(self._store, work.request, own)  # it may have changed since
             raise
 
@@ -227,6 +226,14 @@ class Upload:
         if self._store.has_changes(repo, target, since=own):
             message = f"Catch up with {target}"
             self._store.merge(repo, target, own, message=message, strategy="dest-wins")
+
+    def _made(self, work: _Publication) -> str | None:
+        """Return the id of the job's newest commit on the target if it holds exactly the model.
+
+        Where it does not, others may have made the target exact since.
+        """
+        found = self._found(work.job, work.request)
+        return found.id if found and work.directory.is_at(found.id) else None
 
     def _found(self, job: Job, request: TargetedUpload) -> Commit | None:
         """Return the job's newest commit on the target."""
