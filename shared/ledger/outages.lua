@@ -1,6 +1,6 @@
 -- A job whose service does not answer waits for it: `waiting_for` is the service, since when it was missed,
--- the last reason, how many tries there were, and how far the job was. A job that awaits such a child
--- shows the same, as a copy, which is not counted.
+-- the last reason, and how many tries there were. A job that awaits such a child shows the same, as a
+-- copy, which is not counted.
 local function outage_of(id)
   local text = read(id, 'waiting_for')
   return text and text ~= '' and cjson.decode(text) or nil
@@ -40,17 +40,19 @@ local function set_outage(id, outage)
   end
 end
 
--- How far a job is: what it counts, and how many of them.
+-- How far progress is: what it counts, and how many of them.
 local function position(progress)
   if not progress or progress == '' then return '', 0 end
   local decoded = cjson.decode(progress)
   return decoded.unit, decoded.completed
 end
 
--- A job that got further than it was when its service went away does not wait any more.
+-- A job that gets further than it ever was does not wait any more. To get as far as before is no
+-- progress: a service that takes bytes and then fails is as good as away.
 local function end_outage_after(id, progress)
-  local outage = outage_of(id)
-  if not outage then return end
   local unit, completed = position(progress)
-  if unit ~= outage.unit or completed > outage.completed then end_outage(id) end
+  local farthest_unit, farthest = position((read(id, 'farthest')))
+  if unit == farthest_unit and completed <= farthest then return end
+  write(id, 'farthest', progress)
+  end_outage(id)
 end

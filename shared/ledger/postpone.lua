@@ -2,7 +2,7 @@
 -- ARGV: id, fence, service, reason, error (JSON), milliseconds that the service asks for, jitter (0 to 1).
 -- Returns {postponed, lost, or over where the budget is used up; milliseconds that the service was away}.
 local id, service = ARGV[1], ARGV[3]
-local state, fence, cancel, progress = read(id, 'state', 'fence', 'cancel_requested', 'progress')
+local state, fence, cancel = read(id, 'state', 'fence', 'cancel_requested')
 if fence ~= ARGV[2] then return {'lost', 0} end
 -- The reply to this very call was lost on its way, and it is asked again.
 if state ~= 'running' then return {state == 'queued' and 'postponed' or 'lost', 0} end
@@ -13,8 +13,7 @@ end
 
 local outage = outage_of(id)
 if not outage or outage.service ~= service then
-  local unit, completed = position(progress)
-  outage = {service = service, since = now, tries = 0, unit = unit, completed = completed}
+  outage = {service = service, since = now, tries = 0}
 end
 local away = now - outage.since
 if away >= outage_budget then return {'over', away} end

@@ -144,8 +144,8 @@ end
 
 -- Makes an ended job as it was when it was new, but for its fence.
 local function reset(id)
-  write(id, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '', 'awaits', '',
-    'finished_at', '', 'started_at', '', 'cancel_requested', 0)
+  write(id, 'attempts', 0, 'crashes', 0, 'error', '', 'result', '', 'progress', '', 'farthest', '',
+    'awaits', '', 'finished_at', '', 'started_at', '', 'cancel_requested', 0)
   set_deadlines(id)
   redis.call('DEL', key('events', id))
 end

@@ -134,6 +134,22 @@ def test_progress_begins_a_new_outage(bench: Bench) -> None:
     assert moved.available_at.timestamp() - bench.seconds <= 1.002, "and the waits start anew"
 
 
+def test_a_service_that_fails_sooner_or_later_each_time_is_away(bench: Bench) -> None:
+    """As a lakeFS whose disk is full: it takes a part of a large file, and never the whole."""
+
+    def work(context: JobContext) -> dict[str, Any]:
+        for completed in (30 + bench.seconds % 7, 20):  # sent twice in a run, from the beginning
+            context.report(int(completed), 100, "bytes")
+            context.flush()
+        raise UnavailableError("lakeFS has no space", service="lakeFS")
+
+    job_id = bench.submit()
+    while not bench.ledger.get(job_id).state.terminal:
+        bench.run_when_due(job_id, work)
+        assert bench.seconds < 1_000_000 + 3 * BUDGET_SECONDS
+    assert bench.ledger.counts().waiting == {}
+
+
 def test_progress_takes_the_note_off_a_job_that_runs_again(bench: Bench) -> None:
     job_id = bench.submit()
     bench.run(job_id, missing("hub", completed=10))
