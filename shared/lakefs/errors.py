@@ -22,6 +22,8 @@ from shared.settings import LakeFSSettings
 _LET_IN = {404, 409, 410, 412}
 #: Statuses with which another server refuses what it does not know.
 _REFUSALS = {400, 403, 404, 405}
+#: lakeFS' words in a 401 to keys that are good, and may not do this.
+_NOT_ALLOWED = "insufficient permissions"
 #: What did not answer in time may still be doing what it was asked for: it gets this much more.
 LATE_SECONDS = 15
 
@@ -115,6 +117,9 @@ class Answers:
             raise self._network(error) from error
 
     def _unauthorized(self, body: str | bytes | None) -> LifecycleError:
+        if _NOT_ALLOWED in _message(body).lower():
+            self.accept()  # lakeFS knows who asks
+            return from_status(401, body)
         if self._has_answered:
             return unavailable(
                 "it refuses the platform's keys, which worked before: the keys were changed, or "

@@ -40,6 +40,15 @@ def test_a_database_that_goes_away_is_an_outage(lakefs: FaultyLakeFS) -> None:
         assert store.commit_id("models", "main")
 
 
+def test_keys_that_may_not_do_it_are_no_outage(lakefs: FaultyLakeFS) -> None:
+    with store_of(lakefs.settings) as store:
+        store.ensure_repository("models")
+        lakefs.on("get_commit", Answer(401, "insufficient permissions: fs:ReadCommit"))
+        with pytest.raises(RequestError, match="fs:ReadCommit") as caught:
+            store.commit_id("models", "main")
+        assert caught.value.specific_code == "lakefs_unauthorized"
+
+
 def test_keys_that_never_worked_fail_at_once_and_name_both_causes(lakefs: FaultyLakeFS) -> None:
     wrong = lakefs.settings.model_copy(update={"access_key_id": "nobody"})
     with store_of(wrong) as store, pytest.raises(RequestError, match="database is away") as caught:
