@@ -138,6 +138,13 @@ def test_images_of_others_are_pinned() -> None:
             assert re.fullmatch(r"[\w/]+:\d+(\.\d+)+(-alpine)?|postgres:\d+-alpine", service.image)
 
 
+def test_services_that_are_built_together_write_images_of_their_own() -> None:
+    """Builds run in parallel, and two that write the same name fail."""
+    found = services()
+    together = {name for name in OURS if found[name].target} - {"worker-gpu"}  # worker-inference
+    assert len({found[name].image for name in together}) == len(together)
+
+
 def test_every_volume_is_declared_and_every_file_that_is_mounted_exists() -> None:
     for service in services().values():
         for volume in service.definition.get("volumes", []):
