@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -30,6 +31,8 @@ from shared.settings import LakeFSSettings, MLflowSettings, Settings
 
 #: The name of a new lakeFS on this directory, as long as the embedded one runs too.
 _NEW = "lakefs-new"
+#: Files on their way, within a data directory.
+_SCRATCH = "moving/files"
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ def _move(
     ends: Ends, directory: DataDirectory, screen: Screen, cancel: CancelToken, *, dry_run: bool
 ) -> bool:
     """Move, and return whether everything is on the new server."""
-    scratch = directory.folder("moving")
+    scratch = directory.folder(_SCRATCH)
     run = Move(ends.source, ends.target, ends.mlflow, scratch=scratch, cancel=cancel)
     try:
         if not dry_run:
@@ -252,4 +255,5 @@ def _only_move(directory: DataDirectory) -> Iterator[None]:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise MoveError(f"A move of {directory.path} is under way already.") from None
+        shutil.rmtree(directory.folder(_SCRATCH))  # a move that was killed leaves its files
         yield

@@ -135,10 +135,12 @@ def test_a_move_that_is_killed_is_repeated_to_the_end(models: Models, tmp_path: 
             os.kill(process.pid, signal.SIGKILL)
         wait_until(lambda: not command.processes(), what="nothing is left of it")
         assert len(store.references(REPOSITORY).tags) <= VERSIONS, "it was in the middle"
+        (command.data.folder("moving/files/left") / "0").write_bytes(b"on its way")
 
         done = command.run(*to, timeout_seconds=START_SECONDS)
         assert done.returncode == 0, done.stdout + done.stderr
         assert f"LAKEFS_ENDPOINT={target.endpoint}" in done.stdout
+        assert not list(command.data.folder("moving/files").iterdir())
         again = command.run(*to, timeout_seconds=START_SECONDS)
         assert f"Repository {REPOSITORY}: 0 commits" in again.stdout
         assert "new commits: 0" in again.stdout
