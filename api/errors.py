@@ -138,11 +138,14 @@ def _on_lifecycle_error(_: Request, error: Exception) -> Response:
 
 def _on_invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
-    errors = [FieldError(field=_field(line["loc"]), detail=line["msg"]) for line in error.errors()]
+    errors = [
+        FieldError(field=_field(line["loc"]), detail=line["msg"].removeprefix(_OF_A_VALIDATOR))
+        for line in error.errors()
+    ]
     detail = "; ".join(f"{line.field}: {line.detail}" for line in errors)
     return _respond(
         Problem(
-            title="Unprocessable Content",
+            title=HTTPStatus.UNPROCESSABLE_ENTITY.phrase,
             status=422,
             detail=detail,
             code=InvalidInputError.code,
@@ -158,6 +161,8 @@ def _field(location: tuple[int | str, ...]) -> str:
 
 
 _PLACES = {"body", "query", "path", "header"}
+#: What pydantic puts before the words of a validator.
+_OF_A_VALIDATOR = "Value error, "
 
 
 def _on_http_error(request: Request, error: Exception) -> Response:

@@ -7,7 +7,17 @@ here, and what a request or a version names is a plain string.
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 
 
 class Task(StrEnum):
@@ -137,6 +147,18 @@ def _not_zero(value: int | None) -> int | None:
     return value
 
 
+def _as(words: str) -> WrapValidator:
+    """Refuse a value with these words, in place of one error for each type of a union."""
+
+    def checked(value: object, check: ValidatorFunctionWrapHandler) -> object:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(words) from None
+
+    return WrapValidator(checked)
+
+
 _NotInOllama = BeforeValidator(_not_in_ollama)
 #: Options that concern the host that Ollama runs on: its threads, memory and devices.
 _OfTheOperator = BeforeValidator(_of_the_operator)
@@ -217,8 +239,13 @@ class OllamaOptions(GenerationOptions):
 
     #: Beside Ollama's options in its requests: for models that think (which they do if not set;
     #: thoughts count for ``num_predict``), for answers in JSON.
-    think: bool | Literal["low", "medium", "high", "max"] | None = None
-    format: Literal["json"] | dict[str, Any] | None = None
+    think: Annotated[
+        bool | Literal["low", "medium", "high", "max"] | None,
+        _as("must be true, false, 'low', 'medium', 'high' or 'max'"),
+    ] = None
+    format: Annotated[
+        Literal["json"] | dict[str, Any] | None, _as("must be 'json' or a JSON schema")
+    ] = None
 
     @model_validator(mode="after")
     def _one_name(self) -> Self:

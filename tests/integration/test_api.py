@@ -161,6 +161,11 @@ def test_a_call_that_is_repeated_gives_its_job_also_where_it_would_be_refused_no
         ("/inference/infer", INFER | {"engine": "steam"}, "engine"),
         ("/inference/infer", INFER | {"options": {"warmth": 1}}, "options.warmth"),
         ("/inference/infer", INFER | {"options": {"top_p": 2}}, "options.top_p"),
+        (
+            "/inference/infer",
+            INFER | {"task": "text-generation-ollama", "options": {"num_thread": 1}},
+            "options.num_thread",
+        ),
     ],
 )
 def test_wrong_field_is_named(
@@ -170,6 +175,7 @@ def test_wrong_field_is_named(
     problem = response.json()
     assert (response.status_code, problem["status"]) == (422, 422)
     assert field in [line["field"] for line in problem["errors"]]
+    assert "Value error" not in problem["detail"], "pydantic's words"
 
 
 @pytest.mark.parametrize("path", ["", "/events"])

@@ -33,7 +33,8 @@ class BaseModelHandler(ABC, Generic[ModelT]):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(("options", *map(str, first["loc"])))
-            raise InvalidInputError(f"{field}: {first['msg']}", field=field) from None
+            words = first["msg"].removeprefix("Value error, ")  # pydantic's, before a validator's
+            raise InvalidInputError(f"{field}: {words}", field=field) from None
 
     @abstractmethod
     def preprocess(self, model: ModelT, call: InferenceCall) -> Any:
