@@ -69,7 +69,7 @@ def _finding(scene: Scene, name: str, health: ComponentHealth) -> Finding:
 
 def _ollama(health: ComponentHealth) -> Finding:
     """Judge an Ollama that does not answer by the models in production that need it."""
-    mend = f"start it: ollama serve; or set {_SETTINGS['ollama']}"
+    mend = f"start it (ollama serve), restart it if it hangs, or set {_SETTINGS['ollama']}"
     if health.affected_models:
         detail = f"does not answer; in production on it: {', '.join(health.affected_models)}"
         return Finding(_TITLES["ollama"], Level.DOWN, detail, mend)

@@ -123,3 +123,4 @@ def test_the_doctor_names_the_models_and_how_to_mend_it(
     assert finding.level is level
     assert said in finding.detail
     assert "ollama serve" in finding.mend
+    assert "restart" in finding.mend, "an Ollama that is frozen cannot be started"
