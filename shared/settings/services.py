@@ -116,7 +116,7 @@ class OllamaSettings(Group):
         description="Options of Ollama that concern its host, as a JSON object: `num_thread`, "
         "`num_batch`, `num_gpu`, `main_gpu`, `use_mmap`, `use_mlock`, `numa`, "
         "`draft_num_predict`, `low_vram`, `f16_kv`, and the `num_ctx` of requests that do not "
-        "say. Requests may not set them, except for `num_ctx`.",
+        "set it. Requests may not set them, except for `num_ctx`.",
     )
     replaced_models: Literal["refuse", "serve"] = Field(
         "refuse",
