@@ -88,7 +88,8 @@ class Control:
                     lambda: method(*args, **options, _request_timeout=self._timeouts)
                 )
             except ApiException as error:
-                body = error.body or str(error.reason)
+                # Without a status it is a failed TLS handshake, for the reason that it gives.
+                body = error.body if error.status else str(error.reason)
                 raise self.answers.error(int(error.status or 0), body) from error
             except _NotJSONError as error:
                 raise self.answers.foreign(f"it sends {error}") from error

@@ -85,6 +85,11 @@ class Answers:
         """Return the error that an answer of lakeFS means."""
         if status == 401:
             return self._unauthorized(body)
+        if status in _REFUSALS and not body:
+            return unavailable(
+                f"it answered {status} without a body: the answer was cut, or LAKEFS_ENDPOINT "
+                f"({self._endpoint}) is the address of another server"
+            )
         if status in _REFUSALS and not _is_lakefs(body):
             return self.foreign(f"status {status}, {_message(body)[:120]!r}")
         if status in _LET_IN:

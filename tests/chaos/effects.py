@@ -88,7 +88,7 @@ def _check_upload(
 ) -> None:
     request = job["request"]
     name = request["local_model_name"]
-    files = store.files(request["repo_name"], request["branch"], name, missing_ok=True)
+    files = store.files(request["repo_name"], job["result"]["branch"], name, missing_ok=True)
     if {file.path: file.sha256 for file in files} != expected[name]:
         books.wrong("effect", job["job_id"], f"{name} on the branch is not what was uploaded")
 

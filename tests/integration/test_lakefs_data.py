@@ -5,7 +5,6 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from statistics import median
 
 from lakefs.repository import Repository
 
@@ -131,7 +130,8 @@ def test_a_commit_onto_many_files_costs_what_one_onto_few_does(tmp_path: Path) -
             for name, measured in seconds.items():
                 stage(database, name, number)
                 measured.append(commit_seconds(database, name))
-    assert median(seconds["many"]) < 3 * median(seconds["few"])
+    # The least of each: other processes on the machine only ever add to it.
+    assert min(seconds["many"]) < 3 * min(seconds["few"])
 
 
 def pages_of(database: Database, repository: str) -> int:

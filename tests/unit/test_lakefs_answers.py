@@ -64,6 +64,12 @@ def test_what_the_keys_may_not_do_is_for_good(answers: Answers) -> None:
     assert not error.retryable
 
 
+def test_a_refusal_without_a_body_may_be_a_cut_answer(answers: Answers) -> None:
+    error = error_of(answers, 404, b"")
+    assert isinstance(error, UnavailableError)
+    assert "LAKEFS_ENDPOINT" in error.detail
+
+
 @pytest.mark.parametrize("body", [PAGE, OTHERS_JSON], ids=["page", "JSON of another server"])
 def test_another_server_is_a_wrong_setting_at_first_and_an_outage_later(
     answers: Answers, body: bytes
