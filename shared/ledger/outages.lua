@@ -1,6 +1,10 @@
 -- A job whose service does not answer waits for it: `waiting_for` is the service, since when it was missed,
--- the last reason, and how many tries there were. A job that awaits such a child shows the same, as a
--- copy, which is not counted.
+-- the last reason, how many tries there were, and how long these moved bytes. A job that awaits such a
+-- child shows the same, as a copy, which is not counted.
+
+-- Bytes move while a job's reports follow each other within this time.
+local moving = 5000
+
 local function outage_of(id)
   local text = read(id, 'waiting_for')
   return text and text ~= '' and cjson.decode(text) or nil
@@ -55,4 +59,13 @@ local function end_outage_after(id, progress)
   if unit == farthest_unit and completed <= farthest then return end
   write(id, 'farthest', progress)
   end_outage(id)
+end
+
+-- A service that takes or gives bytes which the job had moved before is not away meanwhile.
+local function count_work(id)
+  local outage, last = outage_of(id), tonumber(read(id, 'reported_at') or '')
+  write(id, 'reported_at', now)
+  if not outage or not last or now - last > moving then return end
+  outage.worked = (outage.worked or 0) + now - last
+  write(id, 'waiting_for', cjson.encode(outage))
 end

@@ -15,7 +15,7 @@ local outage = outage_of(id)
 if not outage or outage.service ~= service then
   outage = {service = service, since = now, tries = 0}
 end
-local away = now - outage.since
+local away = now - outage.since - (outage.worked or 0)
 if away >= outage_budget then return {'over', away} end
 
 local delay = math.min(outage_backoff * 2 ^ outage.tries, outage_backoff_max) * ARGV[7] + ARGV[6]

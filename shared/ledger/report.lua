@@ -24,6 +24,7 @@ emit(id, event, data)
 if event == 'progress' then
   write(id, 'progress', data)
   end_outage_after(id, data)
+  count_work(id)
   if parts and read(parent, 'awaits') == id then
     local progress = sum()
     write(parent, 'progress', progress)

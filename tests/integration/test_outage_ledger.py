@@ -150,6 +150,38 @@ def test_a_service_that_fails_sooner_or_later_each_time_is_away(bench: Bench) ->
     assert bench.ledger.counts().waiting == {}
 
 
+def test_sending_again_what_was_lost_is_no_part_of_the_outage(bench: Bench) -> None:
+    """As a large file of which lakeFS had the most, and which takes longer than the budget."""
+
+    def work(context: JobContext) -> dict[str, Any]:
+        for completed in range(BUDGET_SECONDS // 3):
+            bench.advance(4)
+            context.report(completed, BUDGET_SECONDS, "bytes")
+            context.flush()
+        raise UnavailableError("lakeFS restarts", service="lakeFS")
+
+    job_id = bench.submit()
+    for _ in range(3):
+        assert bench.run_when_due(job_id, work).state is JobState.QUEUED
+    moved_seconds = bench.seconds - 1_000_000
+    while not bench.ledger.get(job_id).state.terminal:
+        bench.run_when_due(job_id, missing("lakeFS"))
+    assert bench.seconds < 1_000_000 + moved_seconds + BUDGET_SECONDS
+
+
+def test_a_frozen_service_that_took_some_bytes_was_away(bench: Bench) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.report(0, 100, "bytes")
+        context.report(1, 100, "bytes")
+        bench.advance(60)  # the call's time limit; then the last report is written
+        raise UnavailableError("lakeFS did not answer", service="lakeFS")
+
+    job_id = bench.submit()
+    while not bench.ledger.get(job_id).state.terminal:
+        bench.run_when_due(job_id, work)
+    assert bench.seconds < 1_000_000 + BUDGET_SECONDS + 2 * 61
+
+
 def test_progress_takes_the_note_off_a_job_that_runs_again(bench: Bench) -> None:
     job_id = bench.submit()
     bench.run(job_id, missing("hub", completed=10))
