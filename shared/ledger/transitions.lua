@@ -97,7 +97,9 @@ end
 local function give_up(id)
   local deadline, start_by = read(id, 'deadline', 'start_by')
   if deadline and tonumber(deadline) <= now then
-    fail(id, 'deadline_exceeded', 'the deadline passed in the queue')
+    local outage = outage_of(id)
+    local where = outage and 'while the job waited for ' .. outage.service or 'in the queue'
+    fail(id, 'deadline_exceeded', 'the deadline passed ' .. where)
   elseif (tonumber(start_by or '') or now + 1) <= now then
     fail(id, 'start_deadline_exceeded', 'no worker was free in the time within which it was to start')
   else

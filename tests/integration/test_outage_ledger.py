@@ -223,6 +223,7 @@ def test_the_deadline_of_a_job_that_waits_holds(bench: Bench) -> None:
     job = bench.ledger.get(job_id)
     assert job.error is not None
     assert (job.state, job.error.code) == (JobState.FAILED, "deadline_exceeded")
+    assert job.error.detail == "the deadline passed while the job waited for lakeFS"
 
 
 @pytest.mark.parametrize(
