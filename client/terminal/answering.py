@@ -13,7 +13,7 @@ from client.terminal import tables
 from client.terminal.board import amount
 from client.terminal.exits import Exit
 from client.terminal.session import Terminal
-from client.terminal.watching import PATIENCE, conclude, detach
+from client.terminal.watching import PATIENCE, conclude, detach, missing_after, waits_for
 
 #: Where the tasks put their answers; a plugin's is shown as JSON.
 _TEXTS = ("generated_text", "text", "answer")
@@ -61,6 +61,7 @@ def _print_pieces(client: Client, terminal: Terminal, job: Job) -> bool:
                 typer.echo(err=not printed)
                 terminal.notes.print("The answer starts again:", style="yellow")
                 printed = thinking = False
+                status.start()
             elif event.thought and live:
                 status.stop()
                 said = Text(event.thought, style="dim")
@@ -86,12 +87,15 @@ def _is_live() -> bool:
 
 def _awaited(client: Client, job: Job, status: Status) -> Iterator[Event]:
     """Yield a job's events; until its first piece, say what it is waiting for."""
+    missing = ""
     for event in client.jobs.events(job):
+        missing = missing_after(event, missing)
         if event.name == "progress":
             progress = Progress.model_validate(event.data)
             status.update(f"{job.model} is fetched: {amount(progress)}")
         elif event.name == "state":
-            status.update(f"{job.model} is {event.data['state']}")
+            shown = waits_for(missing) if missing else f"is {event.data['state']}"
+            status.update(f"{job.model} {shown}")
         yield event
 
 

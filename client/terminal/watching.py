@@ -76,7 +76,7 @@ def _follow(client: Client, board: Board, job: Job) -> None:
     board.put(job.job_id, title_of(job, progress, missing), state, progress)
     for event in client.jobs.events(job):
         state, progress = _after(event, state, progress)
-        missing = _missing(event, missing)
+        missing = missing_after(event, missing)
         # A job that waits for a service is queued, but for the instants in which it tries again.
         shown = JobState.QUEUED if missing else state
         board.put(job.job_id, title_of(job, progress, missing), shown, progress)
@@ -92,7 +92,7 @@ def _after(
     return state, progress
 
 
-def _missing(event: Event, before: str) -> str:
+def missing_after(event: Event, before: str) -> str:
     """Return the service that the job waits for after an event; empty if it does not."""
     if event.name == "state":
         waiting_for = event.data.get("waiting_for")
@@ -111,7 +111,7 @@ def _family(client: Client, board: Board, job: Job) -> Job:
         for child in children:
             title = child.kind.value if job.kind is JobKind.IMPORT else title_of(child, None)
             if child.waiting_for:
-                title = _waits_for(child.waiting_for.service)
+                title = waits_for(child.waiting_for.service)
             board.put(child.job_id, title, child.state, child.progress)
         if job.state.terminal:
             return job
@@ -132,9 +132,10 @@ def _children(client: Client, job: Job) -> list[Job]:
 def title_of(job: Job, progress: Progress | None, missing: str = "") -> str:
     """Return what a row is about: the service that the job waits for, else what is worked on."""
     if missing:
-        return _waits_for(missing)
+        return waits_for(missing)
     return (progress.message if progress else "") or job.model or job.kind.value
 
 
-def _waits_for(service: str) -> str:
+def waits_for(service: str) -> str:
+    """Return what is said of a job during an outage."""
     return f"waits for {service}"
