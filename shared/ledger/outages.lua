@@ -2,7 +2,7 @@
 -- the last reason, how many tries there were, and how long these moved bytes. A job that awaits such a
 -- child shows the same, as a copy, which is not counted.
 
--- Bytes move while a job's reports follow each other within this time.
+-- Bytes move while the reports of a job's run follow each other within this time.
 local moving = 5000
 
 local function outage_of(id)
@@ -63,9 +63,10 @@ end
 
 -- A service that takes or gives bytes which the job had moved before is not away meanwhile.
 local function count_work(id)
-  local outage, last = outage_of(id), tonumber(read(id, 'reported_at') or '')
+  local outage, reported, claimed = outage_of(id), read(id, 'reported_at', 'claimed_at')
   write(id, 'reported_at', now)
-  if not outage or not last or now - last > moving then return end
+  local last, began = tonumber(reported or ''), tonumber(claimed or '')
+  if not outage or not last or not began or last < began or now - last > moving then return end
   outage.worked = (outage.worked or 0) + now - last
   write(id, 'waiting_for', cjson.encode(outage))
 end

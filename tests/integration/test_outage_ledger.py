@@ -108,11 +108,14 @@ def test_the_service_s_own_wish_comes_on_top(bench: Bench) -> None:
     assert 120 <= job.available_at.timestamp() - bench.seconds <= 121.1
 
 
-def test_an_outage_longer_than_the_budget_fails_the_job_and_says_so(bench: Bench) -> None:
+@pytest.mark.parametrize("completed", [0, 10])
+def test_an_outage_longer_than_the_budget_fails_the_job_and_says_so(
+    bench: Bench, completed: int
+) -> None:
     job_id = bench.submit()
     job = bench.ledger.get(job_id)
     while not job.state.terminal:
-        job = bench.run_when_due(job_id, missing("lakeFS"))
+        job = bench.run_when_due(job_id, missing("lakeFS", completed))
     assert bench.seconds == pytest.approx(1_000_000 + BUDGET_SECONDS, abs=0.01)
     assert (job.state, job.attempts, job.waiting_for) == (JobState.FAILED, 1, None)
     assert job.error is not None
