@@ -34,6 +34,9 @@ Answer = TypeVar("Answer", ollama.GenerateResponse, ollama.ChatResponse)
 #: A stream that is silent for this long is dead. Loading a model, and verifying one that was
 #: pulled, are silent for minutes.
 SILENCE_SECONDS = 1800.0
+#: A server that does not answer a simple question within this time, while a stream is silent, is
+#: frozen.
+PROBE_SECONDS = 30.0
 
 
 class _Uncut(ollama.AsyncClient):
@@ -195,7 +198,16 @@ class OllamaServer:
                         yield message
 
         with translated(self.host, name):
-            yield from iterate(messages(), token)
+            yield from iterate(messages(), token, self._probe)
+
+    async def _probe(self) -> None:
+        """Raise where the server does not answer; a busy one has some time."""
+        timeout = max(self._timeout_seconds, PROBE_SECONDS)
+        async with ollama.AsyncClient(
+            self.host, timeout=timeout, verify=self._ssl, trust_env=self._trust_env
+        ) as client:
+            with suppress(ollama.ResponseError):  # an answer too
+                await client.ps()
 
     @contextmanager
     def _client(self, name: str | None = None) -> Iterator[ollama.Client]:

@@ -25,6 +25,7 @@ from shared.ollama import OllamaSampling, OllamaServer
 from shared.settings import OllamaSettings
 from tests.ollama_server import Fault, FaultKind, Model, OllamaTestServer, ollama_server
 from tests.processes import free_port
+from tests.switched_proxy import switched_proxy
 
 MODEL = "echo:1b"
 GENERATE, CHAT, PULL, TAGS = "/api/generate", "/api/chat", "/api/pull", "/api/tags"
@@ -65,6 +66,19 @@ WORKS = pytest.mark.parametrize(
     ("work", "path"), [(generate, GENERATE), (chat, CHAT), (pull, PULL)]
 )
 Work = Callable[[OllamaServer, CancelToken], object]
+
+
+def test_a_stream_of_a_server_that_froze_is_an_outage(
+    remote: OllamaTestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.ollama.streams.SILENT_SECONDS", 0.2)
+    monkeypatch.setattr("shared.ollama.server.PROBE_SECONDS", 0.5)
+    with switched_proxy(remote.url) as proxy:
+        server = OllamaServer(OllamaSettings(host=proxy.url, timeout_seconds=0.5))
+        proxy.freeze()
+        with pytest.raises(UnavailableError, match="did not answer in time") as raised:
+            generate(server)
+        assert raised.value.service == "Ollama"
 
 
 @pytest.mark.parametrize("ask", [OllamaServer.models, OllamaServer.health, generate, chat, pull])
