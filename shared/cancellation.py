@@ -8,9 +8,6 @@ from typing import Self
 
 from shared.errors import DrainingError, Interruption, LeaseLostError
 
-#: Work that a cancellation must not leave half done gets this time to end.
-COMMIT_SECONDS = 10.0
-
 
 class CancelToken:
     """Set once, by anyone; looked at by the work between chunks, files and generated tokens."""
@@ -81,12 +78,13 @@ class CommitToken(CancelToken):
 
     It is cancelled at once where another run of the job follows: the worker shuts down, or lost the
     job's lease. Where the client cancelled the job, or its deadline passed, the work has
-    ``COMMIT_SECONDS`` to end, which a store that is away may need for ever.
+    ``seconds`` to end: a store that is away may need for ever.
     """
 
-    def __init__(self, token: CancelToken) -> None:
+    def __init__(self, token: CancelToken, seconds: float) -> None:
         super().__init__()
         self._token = token
+        self._seconds = seconds
 
     @contextmanager
     def listening(self) -> Iterator[Self]:
@@ -99,6 +97,6 @@ class CommitToken(CancelToken):
         if isinstance(reason, DrainingError | LeaseLostError):
             self.cancel(reason)
         elif reason is not None:
-            timer = threading.Timer(COMMIT_SECONDS, self.cancel, (reason,))
+            timer = threading.Timer(self._seconds, self.cancel, (reason,))
             timer.daemon = True
             timer.start()

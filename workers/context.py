@@ -39,13 +39,13 @@ class JobContext:
         self.token.check()
 
     @contextmanager
-    def committing(self) -> Iterator["JobContext"]:
-        """Yield a context for work that a cancellation must not leave half done.
+    def committing(self, seconds: float) -> Iterator["JobContext"]:
+        """Yield a context for work that a cancellation should not leave half done.
 
-        The work must stop before it begins, or when another run of the job follows.
+        The work has ``seconds`` to end after a cancellation. It must stop at once when another run
+        of the job follows.
         """
-        self.check()
-        with CommitToken(self.token).listening() as commit, interrupted_by(commit):
+        with CommitToken(self.token, seconds).listening() as commit, interrupted_by(commit):
             yield JobContext(self.job, commit, self._write_progress, self._write_token)
 
     def report(self, completed: int, total: int | None, unit: str, message: str = "") -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from shared.cancellation import CancelToken
-from shared.errors import UnavailableError
+from shared.errors import CancelledError, UnavailableError
+from shared.interruptible import interrupted_by
 from shared.jobs import JobKind
 from shared.lakefs.store import LakeFSStore
 from shared.settings import LakeFSSettings, StorageSettings
@@ -55,22 +57,24 @@ class Host:
 
     def upload(self, repo: str, files: Files) -> str:
         """Stage a model and upload it; return the commit that the job reports."""
-        run = self._stage(repo, files)
+        run = self.staged(repo, files)
         while True:
             try:
-                return self._run(run)
+                return self.upload_of(run)
             except UnavailableError:  # the ledger runs the job again
                 job = run.context.job
                 run = self._new_run(JobKind.UPLOAD, job.request, job_id=job.id)
 
     def upload_once(self, repo: str, files: Files) -> str:
         """Do the same with one attempt."""
-        return self._run(self._stage(repo, files))
+        return self.upload_of(self.staged(repo, files))
 
-    def _run(self, run: Run) -> str:
+    def upload_of(self, run: Run) -> str:
+        """Do one run; return the commit that the job reports."""
         return str(self._upload(run.context)["commit_id"])
 
-    def _stage(self, repo: str, files: Files) -> Run:
+    def staged(self, repo: str, files: Files) -> Run:
+        """Stage a model and begin a run of its upload."""
         root = self._staging.root / MODEL
         root.mkdir(exist_ok=True)
         for path in root.iterdir():
@@ -236,6 +240,42 @@ class Races:
 def races(lakefs: FaultyLakeFS, tmp_path: Path, new_run: NewRun) -> Iterator[Races]:
     with closing(Races(lakefs, tmp_path, new_run)) as races:
         yield races
+
+
+@pytest.mark.parametrize("held", ["diff", "merge"])
+def test_a_cancel_is_heard_while_lakefs_hangs_before_or_in_the_merge(
+    lakefs: FaultyLakeFS, tmp_path: Path, new_run: NewRun, held: str
+) -> None:
+    host = Host(tmp_path / "host", lakefs.settings, new_run)
+    repo = host.store.ensure_repository(f"held-{held}").name
+    hangs, thaw, ended = threading.Event(), threading.Event(), threading.Event()
+    run = host.staged(repo, {"config.json": b"{}"})
+
+    def hang(call: Call) -> Answer | None:
+        if call.name == held:
+            hangs.set()
+            thaw.wait(60)
+        return None
+
+    def upload() -> None:
+        with interrupted_by(run.token), pytest.raises(CancelledError):
+            host.upload_of(run)
+        ended.set()
+
+    lakefs.before = hang
+    thread = threading.Thread(target=upload)
+    thread.start()
+    try:
+        assert hangs.wait(60)
+        cancelled_at = time.monotonic()
+        run.token.cancel(CancelledError("by the client"))
+        assert ended.wait(60)
+        assert time.monotonic() - cancelled_at < 5, "ten times what is promised is 10 s"
+    finally:
+        lakefs.before = None
+        thaw.set()
+        thread.join()
+        host.store.close()
 
 
 @pytest.mark.parametrize("only_uploads", [True, False])

@@ -88,19 +88,18 @@ def test_cleaning_up_at_a_frozen_server_is_left_too(
 
 def test_work_that_commits_is_interrupted_by_a_drain_and_not_by_a_cancel() -> None:
     cancelled, drained = CancelToken(), CancelToken()
-    with CommitToken(cancelled).listening() as commit:
+    with CommitToken(cancelled, 60).listening() as commit:
         cancelled.cancel(CancelledError("enough"))
         commit.check()
-    with CommitToken(drained).listening() as commit:
+    with CommitToken(drained, 60).listening() as commit:
         drained.cancel(DrainingError("shutting down"))
         with pytest.raises(DrainingError):
             commit.check()
 
 
 def test_a_cancel_ends_work_that_commits_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.cancellation.COMMIT_SECONDS", 0.01)
     token = CancelToken()
-    with CommitToken(token).listening() as commit:
+    with CommitToken(token, 0.01).listening() as commit:
         token.cancel(CancelledError("enough"))
         assert commit.wait(60)
         with pytest.raises(CancelledError):

@@ -54,6 +54,11 @@ ROUNDS = 20
 FIRST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
 
+#: A merge that was sent has this long to be checked after a cancellation,
+CHECK_SECONDS = 0.6
+#: and a mixture that it made has this long to be mended.
+MEND_SECONDS = 10.0
+
 log = structlog.get_logger()
 
 
@@ -145,9 +150,7 @@ class Upload:
             except FileNotFoundError as error:
                 raise _changed(model) from error
             self._check_unchanged(request, model)
-            # A cancellation between the merge and its check would leave a mixture on the target.
-            with context.committing() as commit_context:
-                commit_id = self._commit_exactly(commit_context, work)
+            commit_id = self._commit_exactly(context, work)
             return _result(request, commit_id, counts)
 
     def _check_unchanged(self, request: TargetedUpload, model: StagedModel) -> None:
@@ -173,25 +176,35 @@ class Upload:
 
     def _commit_exactly(self, context: JobContext, work: _Publication) -> str:
         """Merge into the target until the merged commit holds exactly the model; return its id."""
-        repo, target, own = work.place
-        for turn in range(ROUNDS):
-            try:
-                commit_id = self._merge(work)
-                if work.directory.is_at(commit_id):
-                    return commit_id
-                log.warning("merged commit holds other files", repo=repo, commit=commit_id)
-                _wait(context, turn)
-                self._catch_up(work)
-                work.directory.settle(own, context)
-            except UnavailableError as error:
-                # Other writers, or a short outage. What a lost answer did, the next round finds. A
-                # merge that may still be under way is not sent again: the next run looks for it.
-                if turn == ROUNDS - 1 or error.retry_after_seconds:
-                    raise
-                _wait(context, turn)
-        raise UnavailableError(
-            f"others keep changing {work.model.name!r} on {target!r} of {repo!r}"
-        )
+        context.check()
+        # A cancellation between the merge and its check would leave a mixture on the target. It
+        # waits for the check, and longer where there is a mixture.
+        with context.committing(CHECK_SECONDS) as checking:
+            commit_id = _in_rounds(checking, lambda: (True, self._merged(work)))
+        if commit_id is None:
+            with context.committing(MEND_SECONDS) as mending:
+                commit_id = _in_rounds(mending, lambda: self._mended(mending, work))
+        if commit_id is None:
+            repo, target, _ = work.place
+            raise UnavailableError(
+                f"others keep changing {work.model.name!r} on {target!r} of {repo!r}"
+            )
+        return commit_id
+
+    def _merged(self, work: _Publication) -> str | None:
+        """Merge the job's branch; return the commit if it holds exactly the model."""
+        commit_id = self._merge(work)
+        if work.directory.is_at(commit_id):
+            return commit_id
+        log.warning("merged commit holds other files", repo=work.place[0], commit=commit_id)
+        return None
+
+    def _mended(self, context: JobContext, work: _Publication) -> tuple[bool, str | None]:
+        """Put the model on top of what others merged, and merge again; tell whether that is all."""
+        self._catch_up(work)
+        work.directory.settle(work.place[2], context)
+        commit_id = self._merged(work)
+        return commit_id is not None, commit_id
 
     def _merge(self, work: _Publication) -> str:
         """Return the commit of the target that should hold the model, merged if it has to be."""
@@ -318,6 +331,22 @@ def _metadata(work: _Publication) -> dict[str, str]:
         "uploaded_bytes": str(counts.uploaded_bytes),
         "skipped_bytes": str(counts.skipped_bytes),
     }
+
+
+def _in_rounds(context: JobContext, attempt: Callable[[], tuple[bool, str | None]]) -> str | None:
+    """Return what the first attempt that is done gives; None if none is in ``ROUNDS`` of them."""
+    for turn in range(ROUNDS):
+        try:
+            is_done, commit_id = attempt()
+            if is_done:
+                return commit_id
+        except UnavailableError as error:
+            # Other writers, or a short outage. What a lost answer did, the next round finds. A
+            # merge that may still be under way is not sent again: the next run looks for it.
+            if turn == ROUNDS - 1 or error.retry_after_seconds:
+                raise
+        _wait(context, turn)
+    return None
 
 
 def _wait(context: JobContext, turn: int) -> None:
