@@ -210,6 +210,7 @@ def _platform(directory: Path, stand: Stand, hub: HubProcess) -> GuardedPlatform
         API_ADMIN_KEY=ADMIN.value,
         LEDGER_MAX_ATTEMPTS="2",
         LEDGER_BACKOFF_SECONDS="0.1",
+        LEDGER_OUTAGE_BUDGET_SECONDS="1",
         MLFLOW_RESOLUTION_CACHE_SECONDS="0",
     )
     platform.env["REDIS_URL"] = platform.redis_url
