@@ -24,7 +24,7 @@ from lakefs_sdk.models.storage_config import StorageConfig
 from shared.errors import RequestError
 from shared.interruptible import interruptible
 from shared.lakefs.connection import CONNECT_SECONDS, base_url
-from shared.lakefs.errors import Answers, unavailable
+from shared.lakefs.errors import Answers, malformed, unavailable
 from shared.settings import LakeFSSettings
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ class Control:
             except pydantic.v1.ValidationError as error:
                 if error.model.__module__.startswith("lakefs_sdk.models."):
                     # What a connection that broke within the head leaves of an answer.
-                    raise unavailable("its answer is not whole, or not lakeFS'") from error
+                    raise malformed() from error
                 # What the SDK will not send.
                 raise RequestError(f"not lakeFS' API: {error}", code="lakefs_refused") from error
         self.answers.accept()

@@ -35,6 +35,11 @@ def unavailable(reason: object) -> UnavailableError:
     )
 
 
+def malformed() -> UnavailableError:
+    """Return the error of an answer that cannot be read as lakeFS' own."""
+    return unavailable("its answer is not whole, or not lakeFS'")
+
+
 def object_store_unavailable(host: str, reason: str) -> UnavailableError:
     """Return the error of the store that presigned links lead to."""
     return UnavailableError(

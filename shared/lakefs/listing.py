@@ -10,7 +10,7 @@ import httpx
 
 from shared.interruptible import interruptible
 from shared.lakefs.connection import connect
-from shared.lakefs.errors import Answers, unavailable
+from shared.lakefs.errors import Answers, malformed
 from shared.lakefs.types import Repository
 from shared.settings import LakeFSSettings
 
@@ -32,7 +32,7 @@ def pages(
             yield from page["results"]
             after, more = page["pagination"]["next_offset"], page["pagination"]["has_more"]
         except (ValueError, KeyError, TypeError) as error:
-            raise unavailable("its answer is not whole, or not lakeFS'") from error
+            raise malformed() from error
 
 
 class RepositoryListing:

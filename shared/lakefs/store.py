@@ -12,7 +12,7 @@ from shared.errors import NotFoundError
 from shared.interruptible import interruptible
 from shared.lakefs.connection import CONNECT_SECONDS, connect
 from shared.lakefs.control import PAGE, Control
-from shared.lakefs.errors import from_status, unavailable
+from shared.lakefs.errors import from_status, malformed
 from shared.lakefs.listing import pages
 from shared.lakefs.reader import Reader
 from shared.lakefs.references import References
@@ -83,7 +83,7 @@ class LakeFSStore(References):
         try:
             patterns = [str(rule["pattern"]) for rule in response.json()]
         except (ValueError, KeyError, TypeError) as error:
-            raise unavailable("its answer is not whole, or not lakeFS'") from error
+            raise malformed() from error
         return next((pattern for pattern in patterns if fnmatchcase(branch, pattern)), None)
 
     def fetch(

@@ -79,7 +79,7 @@ class Directory:
         for _ in range(SETTLE_ATTEMPTS):
             lacking, leftovers = self._lacking(there, context), sorted(there.keys() - names)
             if not lacking and not leftovers and there:
-                self._report(context, [])
+                _Meter(context, self._model.size_bytes, [])  # reports all bytes as done
                 return there
             self._upload(branch, lacking, context)
             self._store.delete_files(
@@ -121,7 +121,7 @@ class Directory:
 
     def _upload(self, branch: str, files: Sequence[StagedFile], context: JobContext) -> None:
         """Send files: large ones a few at once, small ones many."""
-        meter = self._report(context, files)
+        meter = _Meter(context, self._model.size_bytes, files)
         large = [file for file in files if file.size_bytes >= SMALL_FILE_BYTES]
         small = [file for file in files if file.size_bytes < SMALL_FILE_BYTES]
         self._send(branch, large, self._concurrent_files, context, meter)
@@ -163,13 +163,9 @@ class Directory:
                 pool.shutdown(cancel_futures=True)
                 failed[0].result()
 
-    def _report(self, context: JobContext, lacking: Sequence[StagedFile]) -> "_Meter":
-        """Report the bytes that need not be sent, and return what adds the others."""
-        return _Meter(context, self._model.size_bytes, lacking)
-
 
 class _Meter:
-    """Adds up the bytes of files that move at the same time."""
+    """Adds up the bytes of files that move at the same time; begins with those that need not."""
 
     def __init__(self, context: JobContext, total: int, files: Sequence[StagedFile]) -> None:
         self._context = context

@@ -54,9 +54,9 @@ ROUNDS = 20
 FIRST_WAIT_SECONDS = 0.05
 LONGEST_WAIT_SECONDS = 2.0
 
-#: A merge that was sent has this long to be checked after a cancellation,
+#: Time to check a merge that was sent, after a cancellation.
 CHECK_SECONDS = 0.6
-#: and a mixture that it made has this long to be mended.
+#: Time to mend a mixture that the merge made, after a cancellation.
 MEND_SECONDS = 10.0
 
 log = structlog.get_logger()
