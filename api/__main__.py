@@ -8,7 +8,7 @@ import sys
 
 from api.health import health
 from shared.logs import configure_logs
-from shared.settings import Settings
+from shared.settings import Settings, exit_on_wrong_settings
 
 
 def main() -> None:
@@ -19,7 +19,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("command", nargs="?", choices=["serve", "health"], default="serve")
-    settings = Settings()
+    with exit_on_wrong_settings():
+        settings = Settings()
     if parser.parse_args().command == "health":
         parser.exit(health(settings.api))
     _serve(settings)

@@ -59,7 +59,10 @@ app = _build()
 
 def main() -> None:
     """Run the command line."""
-    app()
+    from shared.settings import exit_on_wrong_settings  # noqa: PLC0415
+
+    with exit_on_wrong_settings():
+        app()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ class TcpProxy:
         self._frozen, self._pairs = [*self._frozen, *self._pairs], []
         return len(self._frozen)
 
+    def lead_to(self, upstream: int) -> None:
+        """Take later connections to another port; the present ones stay where they are."""
+        self._upstream = upstream
+
     def run(self) -> None:
         """Pass bytes on until closed; the body of a thread."""
         while not self._ended.is_set():

@@ -11,7 +11,7 @@ import argparse
 import re
 
 from shared.logs import configure_logs
-from shared.settings import Settings
+from shared.settings import Settings, exit_on_wrong_settings
 from workers.health import health
 
 
@@ -44,18 +44,23 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device and arguments.kind != "gpu":
         parser.error("only a gpu worker has a device")
+    with exit_on_wrong_settings():
+        settings = Settings()
     if arguments.kind == "health":
-        parser.exit(health(Settings(), arguments.name))
-    _run(arguments.kind, arguments.name, arguments.device, arguments.alone)
+        parser.exit(health(settings, arguments.name))
+    _run(settings, arguments.kind, arguments.name, arguments.device, arguments.alone)
 
 
 def _run(
-    kind: str, name: str | None, device: str | None, alone: tuple[str, str, str] | None
+    settings: Settings,
+    kind: str,
+    name: str | None,
+    device: str | None,
+    alone: tuple[str, str, str] | None,
 ) -> None:
     from workers.app import Worker  # noqa: PLC0415 - it takes seconds, which a look has not
 
     configure_logs()
-    settings = Settings()
     if device:
         settings = on_device(settings, device)
         name = name or name_on_device(settings)

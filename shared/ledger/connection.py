@@ -1,15 +1,19 @@
 """Connections to Redis that answer, or fail, in bounded time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
+from redis.exceptions import MovedError
 from redis.retry import Retry
 
 from shared.errors import UnavailableError
 from shared.settings import RedisSettings
+
+T = TypeVar("T")
 
 
 def connect(
@@ -23,7 +27,8 @@ def connect(
 ) -> "redis.Redis":
     """Return a client with a pool; it connects at its first use.
 
-    What fails in a way that is ``retried``, it tries once more by itself.
+    A call that fails with one of the ``retried`` errors, or because its Redis is a replica now, is
+    repeated once on a new connection: behind the same address there may be a new primary.
     """
     connections = pool.from_url(
         settings.url.get_secret_value(),
@@ -32,13 +37,36 @@ def connect(
         socket_connect_timeout=settings.timeout_seconds,
         socket_keepalive=True,
         health_check_interval=10,
-        retry=Retry(NoBackoff(), 1, retried),
+        retry=_RetryOnNewConnection(NoBackoff(), 1, (*retried, redis.ResponseError)),
     )
     return redis.Redis.from_pool(connections)
 
 
+class _RetryOnNewConnection(Retry):
+    def call_with_retry(
+        self,
+        do: Callable[[], T],
+        fail: Callable[[Exception], Any] | Callable[[Exception, int], Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """Repeat as told, but of what Redis refuses only what a replica refuses."""
+        return super().call_with_retry(
+            do, fail, is_retryable or _may_pass_elsewhere, with_failure_count
+        )
+
+
+def _may_pass_elsewhere(error: Exception) -> bool:
+    # Before Redis 7 the error of a script has the code of the command inside its text.
+    return not isinstance(error, redis.ResponseError) or "READONLY" in str(error)
+
+
 #: Refusals that pass, and that redis-py has no class for, wherever a script's error has them.
 _REFUSALS = re.compile(r"\b(OOM|MISCONF|NOREPLICAS|READONLY|BUSY)\b")
+
+
+#: How a node of a Redis Cluster refuses a script that works on keys of other nodes.
+_CLUSTER = "non local key in a cluster node"
 
 
 @contextmanager
@@ -53,6 +81,8 @@ def redis_errors() -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise _away("Redis does not answer") from error
     except redis.ResponseError as error:
+        if isinstance(error, MovedError) or _CLUSTER in str(error):
+            raise _away("REDIS_URL leads to a Redis Cluster, which is not supported") from error
         known = isinstance(error, redis.ReadOnlyError | redis.OutOfMemoryError)
         if not known and not _REFUSALS.search(str(error)):
             raise

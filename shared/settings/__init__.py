@@ -15,6 +15,7 @@ from shared.settings.platform import (
     StorageSettings,
     WorkerSettings,
 )
+from shared.settings.refusal import exit_on_wrong_settings
 from shared.settings.services import (
     FlowerSettings,
     HubSettings,
@@ -41,6 +42,7 @@ __all__ = [
     "Settings",
     "StorageSettings",
     "WorkerSettings",
+    "exit_on_wrong_settings",
 ]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings.group import Group
@@ -10,13 +10,15 @@ from shared.tasks import KeepAlive, OllamaHostOptions
 
 #: Requests that Ollama is taken to serve in parallel where nobody says it.
 USUAL_PARALLEL = 8
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 class RedisSettings(Group):
     """Where the ledger lives, and Celery's messages."""
 
     section = "redis"
-    model_config = SettingsConfigDict(env_prefix="REDIS_")
+    # An address may hold a password, which must not show in the error.
+    model_config = SettingsConfigDict(env_prefix="REDIS_", hide_input_in_errors=True)
 
     url: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"), description="The ledger's database."
@@ -27,6 +29,24 @@ class RedisSettings(Group):
     timeout_seconds: float = Field(
         2.0, gt=0, description="For a connection and for each answer of Redis."
     )
+
+    @field_validator("url", "broker_url")
+    @classmethod
+    def _is_one_server(cls, url: SecretStr | None) -> SecretStr | None:
+        """Refuse Redis Sentinel and Redis Cluster, whose clients differ from those used here."""
+        scheme, _, rest = url.get_secret_value().partition("://") if url else ("redis", "", "")
+        servers = rest.partition("/")[0].rpartition("@")[2]
+        kind = next((each for each in ("sentinel", "cluster") if each in scheme.lower()), None)
+        if kind or "," in servers or ";" in rest:
+            name = f"Redis {kind.capitalize()}" if kind else "an address with several servers"
+            raise ValueError(
+                f"{name} is not supported: give the address of one Redis primary, or of a proxy or "
+                "a DNS name that follows it, as redis://host:port/0"
+            )
+        if scheme not in _REDIS_SCHEMES:
+            schemes = ", ".join(f"{each}://" for each in _REDIS_SCHEMES)
+            raise ValueError(f"the address must begin with one of {schemes}")
+        return url
 
 
 class HubSettings(Group):
