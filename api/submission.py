@@ -14,9 +14,11 @@ from api.errors import problem
 from api.threads import SUBMITS
 from api.views import JobView
 from api.waiting import Wait
-from shared.errors import UnavailableError
+from shared.errors import InvalidInputError, UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import EventReader, Ledger, NewJob
+from shared.requests import JobRequest, TimedRequest
+from shared.settings import LedgerSettings
 
 #: Raises where a new job is refused.
 Check = Callable[[], None]
@@ -73,6 +75,16 @@ class Submission:
                     async for _ in self._events.follow(job_id, after):
                         pass
         return await run_in_threadpool(self._ledger.get, job_id)
+
+
+def check_timeout(settings: LedgerSettings, request: JobRequest, field: str = "") -> None:
+    """Refuse a deadline beyond the time after which every job is stopped."""
+    seconds = request.timeout_seconds if isinstance(request, TimedRequest) else None
+    if seconds is not None and seconds > settings.max_seconds:
+        raise InvalidInputError(
+            f"no job may take longer than {settings.max_seconds:g} s (LEDGER_MAX_SECONDS)",
+            field=f"{field}timeout_seconds",
+        )
 
 
 def answer(job: Job) -> Response:

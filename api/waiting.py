@@ -1,15 +1,18 @@
 """What a submit says beside its request: who asks, how long to wait, and the key to ask again."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Query
+from fastapi import Depends, Header, Query, Request
 
 from api.callers import Calling
 
-#: RFC 7240: ``Prefer: wait=10``.
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+)")
+#: One preference of a ``Prefer`` header (RFC 7240); commas inside quoted strings do not separate.
+_PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+#: ``wait=10``: names are case-insensitive, values may be quoted, parameters may follow.
+_WAIT = re.compile(r'\s*wait\s*=\s*("?)(\d+)\1\s*(?:;|$)', re.IGNORECASE | re.ASCII)
 MAX_WAIT_SECONDS = 120
 
 
@@ -25,6 +28,7 @@ class Wait:
 
 
 def _wait(
+    request: Request,
     caller: Calling,
     wait: Annotated[
         float | None,
@@ -32,7 +36,7 @@ def _wait(
             ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."
         ),
     ] = None,
-    prefer: Annotated[
+    prefer: Annotated[  # noqa: ARG001 - declared for OpenAPI; a call may have several
         str | None, Header(description="`wait=N` does what the query parameter does.")
     ] = None,
     idempotency_key: Annotated[
@@ -45,10 +49,17 @@ def _wait(
     ] = None,
 ) -> Wait:
     if wait is None:
-        preferred = _WAIT.search(prefer or "")
-        # A preference is not a demand: more than we hold is held for as long as we do.
-        wait = min(float(preferred[1]), MAX_WAIT_SECONDS) if preferred else 0
+        wait = preferred_seconds(request.headers.getlist("prefer"))
     return Wait(wait, idempotency_key, caller.id)
+
+
+def preferred_seconds(headers: Sequence[str]) -> float:
+    """Return the wait that the ``Prefer`` headers ask for, at most ``MAX_WAIT_SECONDS``, or 0."""
+    for preference in _PREFERENCE.findall(",".join(headers)):
+        if found := _WAIT.match(preference):
+            # A preference is no demand: a longer wait is cut to the longest one.
+            return min(float(found[2]), MAX_WAIT_SECONDS)
+    return 0
 
 
 Waiting = Annotated[Wait, Depends(_wait)]

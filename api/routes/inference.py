@@ -14,6 +14,7 @@ from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
+from api.submission import check_timeout
 from api.threads import INFERENCES
 from api.waiting import Wait, Waiting
 from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
@@ -80,6 +81,7 @@ async def infer(
 
 def _accepted(services: Services, caller: Caller, request: InferRequest, wait: Wait) -> Job:
     """Write a request down, or refuse what no worker could do."""
+    check_timeout(services.settings.ledger, request)
     job = NewJob(
         kind=JobKind.INFER,
         request=request.model_dump(mode="json", exclude_none=True),

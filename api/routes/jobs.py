@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
@@ -77,7 +77,11 @@ async def get_job(
     "/{job_id}/events",
     summary="Follow a job",
     response_class=StreamingResponse,
-    responses=NOT_FOUND | {200: {"content": {"text/event-stream": EVENT_STREAM}}},
+    responses=NOT_FOUND
+    | {
+        200: {"content": {"text/event-stream": EVENT_STREAM}},
+        204: {"description": "The job has ended, and all its events were received."},
+    },
 )
 async def follow_job(
     services: Provided,
@@ -91,7 +95,7 @@ async def follow_job(
             description="Go on after this event; without it, the stream starts with the job.",
         ),
     ] = None,
-) -> StreamingResponse:
+) -> Response:
     """Send the job's events, with `done` as the last: `state`, `progress`, `token` and others.
 
     `token` brings a piece of the answer, `thinking` one of what the model thinks before it.
@@ -99,7 +103,13 @@ async def follow_job(
     `restart` means that a new attempt generates the text again from the beginning, because the
     worker or the model's server was lost: discard the `thinking` and `token`
     events before it.
+
+    204: the job has ended and there are no events after `Last-Event-ID`, so there is no reason to
+    connect again.
     """
+    resumed = last_event_id is not None and job.state.terminal
+    if resumed and not await services.events.since(job.id, last_event_id or "0"):
+        return Response(status_code=204)
     return StreamingResponse(
         _sent_events(services, request, job.id, last_event_id or "0"),
         media_type="text/event-stream",

@@ -12,6 +12,7 @@ from api.documented import JOB_ANSWERS
 from api.ownership import check_files
 from api.served import check_served
 from api.services import Provided, Services
+from api.submission import check_timeout
 from api.waiting import Waiting
 from shared.import_request import ImportRequest
 from shared.jobs import JobKind
@@ -60,10 +61,10 @@ async def batch_download(
         item if item.start_within_seconds else item.model_copy(update=start)
         for item in request.downloads
     ]
-    items = {item.model_dump_json(): item for item in downloads}
+    items = {item.model_dump_json(): (place, item) for place, item in enumerate(downloads)}
     children = [
-        _job(services, JobKind.DOWNLOAD, item, DOWNLOADS, item.model_name)
-        for item in items.values()
+        _job(services, JobKind.DOWNLOAD, item, DOWNLOADS, item.model_name, f"downloads.{place}.")
+        for place, item in items.values()
     ]
     # It runs as its children do: it has no queue, and no attempts beyond the one.
     parent = replace(_job(services, JobKind.BATCH_DOWNLOAD, request, "", ""), max_attempts=1)
@@ -194,7 +195,11 @@ def _check_import(services: Services, caller: Caller, request: ImportRequest) ->
         check_files(services.files, caller.submitter, request.smoke_test.data)
 
 
-def _job(services: Services, kind: JobKind, request: JobRequest, queue: str, model: str) -> NewJob:
+def _job(
+    services: Services, kind: JobKind, request: JobRequest, queue: str, model: str, field: str = ""
+) -> NewJob:
+    """Return the job of a request; ``field`` is where in the body it is, with a dot at its end."""
+    check_timeout(services.settings.ledger, request, field)
     return NewJob(
         kind=kind,
         request=request.model_dump(mode="json", exclude_none=True),

@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.routes import jobs, lifecycle
 from api.services import Services
+from api.waiting import preferred_seconds
 from shared.errors import ErrorInfo, NoServableVersionError
 from shared.jobs import JobState, Progress
 from shared.ledger import Ledger
@@ -132,6 +133,13 @@ def test_a_call_that_is_repeated_gives_its_job_also_where_it_would_be_refused_no
         ("/models/download", OLLAMA_DOWNLOAD | {"revision": "main"}, "revision"),
         ("/models/download", OLLAMA_DOWNLOAD | {"allow_patterns": ["*.gguf"]}, "allow_patterns"),
         ("/models/download", DOWNLOAD | {"timeout_seconds": 5e-324}, "timeout_seconds"),
+        ("/models/download", DOWNLOAD | {"timeout_seconds": 86401}, "timeout_seconds"),
+        (
+            "/models/batch_download",
+            {"downloads": [DOWNLOAD, OLLAMA_DOWNLOAD | {"timeout_seconds": 86401}]},
+            "downloads.1.timeout_seconds",
+        ),
+        ("/inference/infer", INFER | {"timeout_seconds": 86401}, "timeout_seconds"),
         ("/inference/infer", INFER | {"stream": "yes"}, "stream"),
         ("/inference/infer", INFER | {"priority": "5"}, "priority"),
         ("/models/batch_download", {"downloads": []}, "downloads"),
@@ -252,7 +260,14 @@ def test_wait_holds_the_answer_for_a_while(client: TestClient) -> None:
     assert response.json()["state"] == "queued"
 
 
-@pytest.mark.parametrize("wait", [{"params": {"wait": 10}}, {"headers": {"Prefer": "wait=10"}}])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"params": {"wait": 10}},
+        {"headers": {"Prefer": "wait=10"}},
+        {"headers": {"Prefer": "respond-async, WAIT = 10; note=x"}},
+    ],
+)
 def test_wait_answers_with_the_end(
     client: TestClient, ledger: Ledger, wait: dict[str, Any]
 ) -> None:
@@ -263,6 +278,27 @@ def test_wait_answers_with_the_end(
     wait["headers"] = wait.get("headers", {}) | key
     response = client.post("/models/download", json=DOWNLOAD, **wait)
     assert (response.status_code, response.json()["result"]) == (200, {"files": 3})
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        (["wait=10"], 10),
+        (["Wait=10"], 10),
+        (['wait="10"'], 10),
+        (["respond-async", "wait = 10 ; x=y"], 10),
+        (["wait=10, wait=20"], 10),
+        (["wait=9999999"], 120),
+        (['foo="a, wait=10"'], 0),
+        (["foo; wait=10"], 0),
+        (["wait=soon"], 0),
+        (["waits=10", "x-wait=10"], 0),
+        (['"'], 0),
+        ([], 0),
+    ],
+)
+def test_a_preferred_wait_is_read_as_rfc_7240_says(headers: list[str], seconds: float) -> None:
+    assert preferred_seconds(headers) == seconds
 
 
 def test_failed_job_answers_a_wait_with_its_problem(client: TestClient, ledger: Ledger) -> None:
@@ -297,6 +333,24 @@ def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: L
     assert _events(client, job.id, after=f"0-{'9' * 19}") == events
     too_long = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": f"0-{'9' * 20}"})
     assert too_long.status_code == 422
+
+
+def test_a_reconnect_behind_the_last_event_of_an_ended_job_is_a_204(
+    client: TestClient, ledger: Ledger
+) -> None:
+    job = ledger.claim(submit(client)["job_id"], "gpu@a")
+    assert job is not None
+    ledger.finish(job, JobState.FAILED, error=ErrorInfo(code="internal_error", detail="x"))
+    *_, (done, _, _) = _events(client, job.id)
+    later = f"{int(done.partition('-')[0]) + 1}-0"
+    for after in (done, later):
+        answer = client.get(f"/jobs/{job.id}/events", headers={"Last-Event-ID": after})
+        assert (answer.status_code, answer.content) == (204, b"")
+
+    # Retried, it has events to come.
+    client.post(f"/jobs/{job.id}/retry").raise_for_status()
+    client.post(f"/jobs/{job.id}/cancel").raise_for_status()
+    assert _events(client, job.id, done)[-1][1] == "done"
 
 
 def test_events_are_all_sent_where_the_job_ends_just_before_it_is_looked_at(
