@@ -1,10 +1,15 @@
-"""What Prometheus is told: of the platform, as the ledger knows it, and of this process.
+"""The series for Prometheus: the platform's, as the ledger knows them, and this API server's own.
 
-Every front tells the same of the platform, so its series are to be read with ``max``, not ``sum``;
-those of HTTP and of the process are each front's own.
+Every API server tells the same of the platform, so those series are to be read with ``max``; those
+of HTTP and of its processes are each server's own (``sum``). Where ``API_WORKERS`` processes serve
+one port, each of them answers for all: prometheus_client keeps their series in shared files.
 """
 
+import os
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import (
@@ -14,8 +19,10 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
+from api.server import METRICS_DIRECTORY
 from api.worker_metrics import workers_seen
 from shared.errors import UnavailableError
 from shared.jobs import JobKind, JobState
@@ -39,7 +46,7 @@ _HELP = {
 
 
 class HttpMetrics:
-    """Calls that this process answered."""
+    """The calls that were answered."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.seconds = Histogram(
@@ -53,6 +60,7 @@ class HttpMetrics:
             "lifecycle_http_requests_open",
             "Calls not answered to the last byte: those held, and followers of events.",
             registry=registry,
+            multiprocess_mode="livesum",
         )
 
 
@@ -78,19 +86,59 @@ class PlatformCollector(Collector):
         yield from workers_seen(workers)
 
 
+class ProcessesCollector(Collector):
+    """The usual ``process_*`` series, summed over the processes of this API server."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield each series once; the time of the start is that of the oldest process."""
+        each = (ProcessCollector(pid=partial(int, pid), registry=None) for pid in self._alive())
+        for families in zip(*(collector.collect() for collector in each), strict=False):
+            values = [family.samples[0].value for family in families]
+            name = families[0].samples[0].name
+            combine = min if name == "process_start_time_seconds" else sum
+            merged = Metric(families[0].name, families[0].documentation, families[0].type)
+            merged.add_sample(name, {}, combine(values))
+            yield merged
+
+    def _alive(self) -> list[str]:
+        forget_dead_processes(self._directory)
+        return _processes(self._directory)
+
+
+def forget_dead_processes(directory: str) -> None:
+    """Drop what ended processes have open: what they counted stays."""
+    for pid in _processes(directory):
+        if not Path("/proc", pid).exists():
+            with suppress(FileNotFoundError):  # another process does the same
+                mark_process_dead(pid, directory)  # type: ignore[no-untyped-call]
+
+
+def _processes(directory: str) -> list[str]:
+    prefix = "gauge_livesum_"
+    return [path.stem.removeprefix(prefix) for path in Path(directory).glob(f"{prefix}*.db")]
+
+
 class Metrics:
-    """All that a scrape shows: the platform's series, and this process' own."""
+    """All that a scrape shows: the platform's series, and this API server's own."""
 
     def __init__(self, ledger: Ledger, presence: Presence) -> None:
-        self._platform, self._process = CollectorRegistry(), CollectorRegistry()
+        self._platform, self._own = CollectorRegistry(), CollectorRegistry()
         self._platform.register(PlatformCollector(ledger, presence))
-        ProcessCollector(registry=self._process)
-        self.http = HttpMetrics(self._process)
+        if directory := os.environ.get(METRICS_DIRECTORY):
+            self._own.register(ProcessesCollector(directory))
+            MultiProcessCollector(self._own, directory)  # type: ignore[no-untyped-call]
+            self.http = HttpMetrics(CollectorRegistry())
+        else:
+            ProcessCollector(registry=self._own)
+            self.http = HttpMetrics(self._own)
 
     def text(self, *, with_platform: bool) -> bytes:
         """Return the series; without the platform's, as if the ledger could not be asked."""
         platform: Collector = self._platform if with_platform else _Unasked()
-        return generate_latest(platform) + generate_latest(self._process)
+        return generate_latest(platform) + generate_latest(self._own)
 
 
 class _Unasked(Collector):

@@ -87,6 +87,14 @@ class ApiSettings(Group):
         description="Address that the front listens on; beyond loopback, it takes keys to start.",
     )
     port: int = Field(8009, ge=0, le=65535, description="Port that the front listens on.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that serve the port. One uses one core and accepts thousands of "
+        "jobs a second; each further one takes about 130 MB of memory and pays where the "
+        "machine has idle cores.",
+    )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body.")
     admin_key: SecretStr | None = Field(
         None,
