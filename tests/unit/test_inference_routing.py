@@ -4,7 +4,9 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +36,9 @@ from workers.inference.registry import HandlerRegistry
 from workers.inference.router import TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshots import Snapshots
+
+#: Only a failing test waits this long.
+PATIENCE = 30.0
 
 
 class EchoEngine(BaseEngine[LoadedModel]):
@@ -103,7 +108,7 @@ class Stack:
     """A manager whose only engine is the echo."""
 
     def __init__(self, root: Path) -> None:
-        handlers = HandlerRegistry()
+        self.handlers = handlers = HandlerRegistry()
         handlers.register_engine_manually(EchoEngine)
         handlers.register_engine_manually(OtherEngine)
         handlers.register_handler_manually("text-generation", "ollama", EchoHandler)
@@ -113,8 +118,8 @@ class Stack:
         self.router = TaskRouter(handlers, Settings())
         self.cache = ModelCache[ModelKey, LoadedModel](10, 10)
         snapshots = Snapshots(DirectoryStore(root / "store"), SnapshotDisk(root / "snapshots"))
-        executor = ModelExecutor(self.router, self.cache, snapshots)
-        self.manager = InferenceManager(self.registry, self.router, executor, self.cache)
+        self.executor = ModelExecutor(self.router, self.cache, snapshots)
+        self.manager = InferenceManager(self.registry, self.router, self.executor, self.cache)
         for name in ("quiet", "loud"):
             self.registry.add(name, None, engine="echo")
 
@@ -220,6 +225,91 @@ def test_entry_points_of_a_package_are_found(monkeypatch: pytest.MonkeyPatch) ->
     assert handlers.engine("steam") is None
     with pytest.raises(InternalError, match="BaseModelHandler"):
         handlers.handler(Task.ASR, "echo")
+
+
+def test_the_health_of_an_engine_that_fails_is_an_error_and_hides_no_other(stack: Stack) -> None:
+    def fail() -> dict[str, Any]:
+        raise RuntimeError("the device is gone")
+
+    stack.engine.health = fail  # type: ignore[method-assign]
+    stack.router.engine("ollama")
+    health = stack.manager.health_check()
+    assert health["status"] == "healthy"
+    assert health["router"]["in_use"] == {
+        "echo": {"error": "RuntimeError: the device is gone"},
+        "ollama": {},
+    }
+
+
+def test_the_health_of_an_engine_that_hangs_is_an_error_until_it_answers(stack: Stack) -> None:
+    goes_on, asked = threading.Event(), []
+
+    def hang() -> dict[str, Any]:
+        asked.append(threading.current_thread())
+        goes_on.wait(PATIENCE)
+        return {"device": "nowhere"}
+
+    stack.engine.health = hang  # type: ignore[method-assign]
+    for _ in range(2):
+        found = stack.manager.health_check()["router"]["in_use"]["echo"]
+        assert found["error"].startswith("no answer for")
+    assert len(asked) == 1, "a thread for each report would pile up"
+    goes_on.set()
+    asked[0].join(PATIENCE)
+    assert stack.router.health()["in_use"]["echo"] == {"device": "nowhere"}
+
+
+def test_nobody_waits_for_an_engine_that_starts_but_those_who_need_it(tmp_path: Path) -> None:
+    starts, goes_on = threading.Event(), threading.Event()
+
+    class SlowEngine(EchoEngine):
+        name: ClassVar[str] = "slow"
+        instances: ClassVar[list[object]] = []
+
+        def __init__(self, settings: Settings) -> None:
+            super().__init__(settings)
+            self.instances.append(self)
+            starts.set()
+            assert goes_on.wait(PATIENCE)
+
+    stack = Stack(tmp_path)
+    stack.handlers.register_engine_manually(SlowEngine)
+    with ThreadPoolExecutor(2) as threads:
+        first = threads.submit(stack.router.engine, "slow")
+        assert starts.wait(PATIENCE)
+        second = threads.submit(stack.router.engine, "slow")
+        try:
+            assert stack.ask("quiet")["generated_text"] == "hello"
+            assert list(stack.manager.health_check()["router"]["in_use"]) == ["echo"]
+            assert "echo" in str(stack.manager.get_stats()["models"])
+            assert not first.done()
+            assert not second.done()
+        finally:
+            goes_on.set()
+        assert first.result(PATIENCE) is second.result(PATIENCE)
+    assert len(SlowEngine.instances) == 1
+
+
+def test_a_device_that_fails_hides_no_worker(stack: Stack) -> None:
+    def fail(_: object) -> list[dict[str, Any]]:
+        raise RuntimeError("CUDA error: device lost")
+
+    manager = InferenceManager(
+        stack.registry, stack.router, stack.executor, stack.cache, report_devices=fail
+    )
+    [device] = manager.get_stats()["devices"]
+    assert device == {"name": "cpu", "in_use": True, "error": "CUDA error: device lost"}
+
+
+def test_a_remote_engine_that_cannot_say_where_its_model_is_hides_no_worker(stack: Stack) -> None:
+    def fail(model: LoadedModel, token: CancelToken | None = None) -> None:
+        raise RuntimeError("no such server")
+
+    stack.engine.is_remote = True  # type: ignore[misc]
+    stack.ask("quiet")
+    stack.engine.whereabouts = fail  # type: ignore[method-assign]
+    [model] = stack.manager.get_cached_models()
+    assert (model["state"], model["error"]) == ("unknown", "no such server")
 
 
 def test_the_package_is_imported_without_torch() -> None:

@@ -28,6 +28,7 @@ class Warehouse:
         #: Where each model was loaded last.
         self.devices: dict[str, str] = {}
         self.before_load: Callable[[str], None] = lambda _: None
+        self.before_unload: Callable[[str], None] = lambda _: None
         self._lock = threading.Lock()
 
     def loader(
@@ -72,6 +73,7 @@ class _Loader:
         return self._measured
 
     def unload(self) -> None:
+        self._warehouse.before_unload(self._name)
         if self._loaded:
             self._warehouse.unloaded(self._name)
 
@@ -88,6 +90,16 @@ def use(cache: ModelCache[str, str], warehouse: Warehouse, name: str, size: int 
     with cache.lease(name, warehouse.loader(name, size), token=CancelToken()) as lease:
         assert lease.model == f"model {name}"
         return lease.hit
+
+
+def use_failing(cache: ModelCache[str, str], warehouse: Warehouse, name: str) -> None:
+    """Lease a model whose load fails."""
+
+    def fail(_: str) -> None:
+        raise ModelLoadError("no such weights")
+
+    warehouse.before_load = fail
+    use(cache, warehouse, name)
 
 
 def in_thread(work: Callable[[], object]) -> "_Outcome":
@@ -360,6 +372,38 @@ def test_models_that_nobody_uses_are_unloaded_but_pinned_ones(warehouse: Warehou
     assert cache.unload_idle(30) == ["old"]
     assert warehouse.in_memory == {"vip", "young"}
     assert cache.stats()["evictions"]["idle"] == 1
+
+
+def test_a_model_that_cannot_be_unloaded_fails_neither_the_request_that_needs_its_room_nor_others(
+    warehouse: Warehouse,
+) -> None:
+    cache = ModelCache[str, str](10, 10)
+    use(cache, warehouse, "a", 6)
+    warehouse.before_unload = _fail
+    assert not use(cache, warehouse, "b", 6), "its load took the room of a"
+    assert use(cache, warehouse, "b", 6)
+    assert cache.stats()["used_bytes"] == 6, "the bytes of a are given back"
+    with pytest.raises(ModelLoadError, match="no such weights"):
+        use_failing(cache, warehouse, "c")
+
+
+def test_models_are_unloaded_after_another_could_not_be(warehouse: Warehouse) -> None:
+    now = [0.0]
+    cache = ModelCache[str, str](10, 10, clock=lambda: now[0])
+    for name in ("a", "b"):
+        use(cache, warehouse, name)
+    now[0] = 100.0
+    warehouse.before_unload = _fail
+    assert cache.unload_idle(60) == ["a", "b"]
+    warehouse.before_unload = lambda _: None
+    use(cache, warehouse, "c")
+    now[0] = 200.0
+    assert cache.unload_idle(60) == ["c"]
+    assert warehouse.unloads == ["c"]
+
+
+def _fail(_: str) -> None:
+    raise RuntimeError("the device is gone")
 
 
 def test_clearing_leaves_models_in_use_and_names_them(warehouse: Warehouse) -> None:

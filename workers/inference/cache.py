@@ -10,7 +10,7 @@ together. The lock is held for bookkeeping only: models load and unload outside 
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic
 
@@ -215,17 +215,14 @@ class ModelCache(Generic[K, T]):
 
     def _abandon(self, resident: Resident[K, T], error: BaseException) -> None:
         """Undo a load that failed, and tell those who wait for it."""
-        try:
-            resident.loader.unload()
-        finally:
-            self._release_memory()
-            with self._changed:
-                self._residents.remove(resident)
-                resident.state = State.FAILED
-                nobody_else = resident.modest or isinstance(error, Interruption)
-                if isinstance(error, LifecycleError) and not nobody_else:
-                    resident.error = error
-                self._changed.notify_all()
+        self._end(resident)
+        with self._changed:
+            self._residents.remove(resident)
+            resident.state = State.FAILED
+            nobody_else = resident.modest or isinstance(error, Interruption)
+            if isinstance(error, LifecycleError) and not nobody_else:
+                resident.error = error
+            self._changed.notify_all()
 
     def _release(self, resident: Resident[K, T]) -> None:
         """End a lease; a model that came out larger than its estimate may now push others out."""
@@ -237,23 +234,23 @@ class ModelCache(Generic[K, T]):
         self._unload(victims)
 
     def _unload(self, victims: Iterable[tuple[Resident[K, T], Eviction]]) -> None:
-        """Free models that were taken out, each of them even if another one fails."""
-        with ExitStack() as stack:
-            for resident, reason in reversed(list(victims)):  # the stack turns them around again
-                stack.callback(self._free, resident, reason)
-
-    def _free(self, resident: Resident[K, T], reason: Eviction) -> None:
-        """Unload one model and give its bytes back to the budget."""
-        resident.model = None
-        try:
-            resident.loader.unload()
-        finally:
-            self._release_memory()
+        """Unload models that were taken out, and give their bytes back to the budget."""
+        for resident, reason in victims:
+            resident.model = None
+            self._end(resident)
             with self._changed:
                 self._residents.gone(resident)
                 self._counts.evictions[reason] += 1
                 self._changed.notify_all()
-        log.info("model_unloaded", reason=reason.value, **facts(resident))
+            log.info("model_unloaded", reason=reason.value, **facts(resident))
+
+    def _end(self, resident: Resident[K, T]) -> None:
+        """Have a model's memory freed. An engine that fails to do so fails nobody's request."""
+        try:
+            resident.loader.unload()
+        except Exception:
+            log.exception("model_not_unloaded", **facts(resident))
+        self._release_memory()
 
 
 def _again(error: LifecycleError) -> LifecycleError:

@@ -118,7 +118,7 @@ class InferenceManager:
         cache = self._cache.stats()
         return {
             **self._stats.summary(),
-            "devices": self._report_devices(cache.pop("devices")),
+            "devices": self._devices(cache.pop("devices")),
             "cache": cache,
             "models": self.get_cached_models(),
             "handlers": self._router.handlers(),
@@ -167,6 +167,13 @@ class InferenceManager:
         self._closing.cancel(DrainingError("inference is closed"))
         self.clear_cache()
 
+    def _devices(self, used: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+        """Return what the devices are; of a device that fails, that it does."""
+        try:
+            return self._report_devices(used)
+        except Exception as error:  # noqa: BLE001 - a report shows it; no device may prevent one
+            return [{"name": name, "in_use": True, "error": str(error)} for name in used]
+
     def _shown(self, cached: CachedModel[ModelKey]) -> dict[str, Any] | None:
         """Return a model as reports show it; None for one that its server has unloaded."""
         facts = asdict(cached)
@@ -174,7 +181,10 @@ class InferenceManager:
         model = self._cache.peek(cached.key) if cached.remote else None
         if model is None:
             return shown
-        where = self._router.engine(cached.key.engine).whereabouts(model)
+        try:
+            where = self._router.engine(cached.key.engine).whereabouts(model)
+        except Exception as error:  # noqa: BLE001 - a report shows it; no engine may prevent one
+            return shown | {"state": "unknown", "error": str(error)}
         if where is None:
             return shown | {"state": "unknown"}
         known = {"size_bytes": where.size_bytes, "device": where.device}
