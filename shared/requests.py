@@ -246,6 +246,14 @@ class RegisterOllamaRequest(TimedRequest):
     smoke_test: Flag | None = None
 
 
+def affinity_of(model_name: str, version: str | None, stage: str | None) -> str:
+    """Return what jobs of one model share: its name, with the version or stage that is asked for.
+
+    A worker that has the model in memory takes such jobs first.
+    """
+    return f"{model_name}@{version or stage or ''}"
+
+
 class InferRequest(TimedRequest):
     """Ask a registered model."""
 
@@ -258,6 +266,11 @@ class InferRequest(TimedRequest):
     stage: Literal["production", "staging"] | None = None
     priority: Priority | None = None
     stream: Flag = False
+
+    @property
+    def affinity(self) -> str:
+        """What its job shares with others of the same model."""
+        return affinity_of(self.model_name, self.version, self.stage)
 
     @model_validator(mode="before")
     @classmethod

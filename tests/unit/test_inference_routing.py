@@ -36,6 +36,7 @@ from workers.inference.registry import HandlerRegistry
 from workers.inference.router import TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshots import Snapshots
+from workers.inference.warm import MOST_AFFINITIES, WarmAffinities
 
 #: Only a failing test waits this long.
 PATIENCE = 30.0
@@ -48,6 +49,8 @@ class EchoEngine(BaseEngine[LoadedModel]):
     supported_tasks: ClassVar[frozenset[Task]] = frozenset({Task.TEXT_GENERATION})
     #: How many of the next inferences find no memory.
     shortages: int = 0
+    #: How many jobs its models take at once.
+    places: int = 1
 
     def estimate_bytes(self, source: ModelSource) -> int:
         """Return a size that lets two models in."""
@@ -55,7 +58,8 @@ class EchoEngine(BaseEngine[LoadedModel]):
 
     def load_model(self, source: ModelSource) -> LoadedModel:
         """Name the architecture after the model."""
-        return LoadedModel(source.version.name, self.supported_tasks, 4, "nowhere")
+        name, tasks = source.version.name, self.supported_tasks
+        return LoadedModel(name, tasks, 4, "nowhere", places=self.places)
 
     def infer(self, model: LoadedModel, inputs: Any, call: InferenceCall) -> Any:
         """Return the inputs."""
@@ -310,6 +314,65 @@ def test_a_remote_engine_that_cannot_say_where_its_model_is_hides_no_worker(stac
     stack.engine.whereabouts = fail  # type: ignore[method-assign]
     [model] = stack.manager.get_cached_models()
     assert (model["state"], model["error"]) == ("unknown", "no such server")
+
+
+def test_a_warm_model_is_known_by_what_requests_called_it(stack: Stack) -> None:
+    assert stack.manager.warm_models() == {}
+    stack.ask("quiet")
+    assert stack.manager.warm_models() == {"quiet@": 1, "quiet@1": 1}
+    stack.ask("quiet", stage="production")
+    assert set(stack.manager.warm_models()) == {"quiet@", "quiet@1", "quiet@production"}
+    assert set(stack.manager.load_seconds()) == set(stack.manager.warm_models())
+    stack.manager.clear_cache()
+    assert stack.manager.warm_models() == {}
+    assert stack.manager.may_load()
+
+
+def test_a_warm_model_is_not_known_by_a_stage_that_it_has_left(stack: Stack) -> None:
+    stack.ask("quiet")
+    stack.registry.add("quiet", None, engine="echo")
+    stack.ask("quiet")
+    stack.manager.clear_cache()
+    stack.ask("quiet", version="1")
+    assert set(stack.manager.warm_models()) == {"quiet@1"}
+
+
+def test_a_preloaded_model_is_known_by_the_names_that_stand_for_it(stack: Stack) -> None:
+    stack.manager.preload("quiet", "1")
+    assert set(stack.manager.warm_models()) == {"quiet@", "quiet@1"}
+    stack.registry.add("loud", None, engine="echo")
+    stack.manager.preload("loud", "1")
+    assert "loud@1" in stack.manager.warm_models()
+    assert "loud@" not in stack.manager.warm_models(), "version 2 is asked now"
+
+
+def test_a_batched_model_takes_several_jobs_at_once(stack: Stack) -> None:
+    stack.engine.places = 8
+    stack.ask("quiet")
+    assert stack.manager.warm_models()["quiet@"] == 8
+
+
+def test_a_name_learned_for_a_warm_model_is_a_change(stack: Stack) -> None:
+    changes: list[set[str]] = []
+    stack.manager.on_change(lambda: changes.append(set(stack.manager.warm_models())))
+    stack.ask("quiet")
+    assert changes[-1] == {"quiet@", "quiet@1"}
+    count = len(changes)
+    stack.ask("quiet")
+    assert len(changes) == count
+    stack.ask("quiet", stage="production")
+    assert changes[count:] == [{"quiet@", "quiet@1", "quiet@production"}]
+
+
+def test_the_names_that_are_remembered_are_bounded(stack: Stack) -> None:
+    warm = WarmAffinities(stack.cache)
+    stack.ask("quiet")
+    version = stack.registry.resolve("quiet")
+    for number in range(2 * MOST_AFFINITIES):
+        warm.learn(version, f"other-{number}")
+    warm.learn(version, "quiet")
+    assert len(warm.models()) == MOST_AFFINITIES
+    assert "quiet@" in warm.models()
 
 
 def test_the_package_is_imported_without_torch() -> None:

@@ -406,6 +406,89 @@ def _fail(_: str) -> None:
     raise RuntimeError("the device is gone")
 
 
+def test_a_model_is_warm_from_the_begin_of_its_load_until_it_goes(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str](10, 10)
+    changes: list[list[str]] = []
+    cache.on_change = lambda: changes.append(sorted(cache.warm()))
+    use(cache, warehouse, "a", 6)
+    assert changes == [["a"], ["a"]], "when it begins to load, and when it is there"
+    assert cache.warm()["a"].model == "model a"
+    use(cache, warehouse, "a", 6)
+    assert len(changes) == 2, "a hit changes nothing"
+    use(cache, warehouse, "b", 6)
+    assert changes[2:] == [["a", "b"], ["b"], ["b"], ["b"]]
+    cache.clear(lambda _: True)
+    assert changes[-1] == []
+    with cache.lease("d", warehouse.loader("d"), token=CancelToken(), remote=True):
+        assert not cache.warm(), "another server decides how long it stays"
+    with pytest.raises(ModelLoadError):
+        use_failing(cache, warehouse, "c")
+    assert changes[-2:] == [["c"], []]
+
+
+def test_a_pin_is_a_change(warehouse: Warehouse) -> None:
+    cache = ModelCache[str, str](10, 10)
+    use(cache, warehouse, "a")
+    changes: list[bool] = []
+    cache.on_change = lambda: changes.append(cache.models()[0].pinned)
+    for pinned in (True, True, False):
+        with cache.lease("a", warehouse.loader("a"), token=CancelToken(), pinned=pinned):
+            pass
+    assert changes == [True, False]
+
+
+def test_the_time_of_a_load_is_known_once_it_has_ended(warehouse: Warehouse) -> None:
+    now = [0.0]
+    cache = ModelCache[str, str](10, 10, clock=lambda: now[0])
+    found = []
+
+    def load(_: str) -> None:
+        found.append(cache.warm()["a"].load_seconds)
+        now[0] += 7.0
+
+    warehouse.before_load = load
+    use(cache, warehouse, "a")
+    assert [*found, cache.warm()["a"].load_seconds] == [0.0, 7.0]
+
+
+def test_another_model_may_be_loaded_while_there_is_room_or_an_idle_one(
+    warehouse: Warehouse,
+) -> None:
+    cache = ModelCache[str, str](10, 2)
+    assert cache.may_load()
+    with cache.lease("a", warehouse.loader("a", 4), token=CancelToken()):
+        assert cache.may_load(), "there is room beside it"
+        with cache.lease("b", warehouse.loader("b", 4), token=CancelToken()):
+            assert not cache.may_load(), "both are in use"
+        assert cache.may_load(), "the idle one can go"
+    full = ModelCache[str, str](10, 10)
+    with full.lease("a", warehouse.loader("c", 10), token=CancelToken()):
+        assert not full.may_load(), "all bytes are in use"
+    none = ModelCache[str, str]({"cpu": 0}, 1)
+    with none.lease("a", warehouse.loader("d", 4), token=CancelToken(), remote=True):
+        assert none.may_load(), "it takes no memory of this process"
+
+
+def test_a_model_in_much_use_is_warm_no_longer_while_another_waits_for_its_room(
+    warehouse: Warehouse,
+) -> None:
+    cache = ModelCache[str, str](10, 10, wait_seconds=PATIENCE)
+    looking = threading.Event()
+    with ExitStack() as uses:
+        for name, size, pinned in (("small", 2, False), ("pinned", 2, True), ("large", 6, False)):
+            loader = warehouse.loader(name, size)
+            uses.enter_context(cache.lease(name, loader, token=CancelToken(), pinned=pinned))
+        with cache.lease("small", warehouse.loader("small", 2), token=CancelToken()):
+            pass  # now it is the most recently used
+        other = in_thread(lambda: _lease_once(cache, warehouse, "new", 5, _LookedAt(looking)))
+        assert looking.wait(PATIENCE)
+        assert sorted(cache.warm()) == ["new", "pinned", "small"]
+        assert not cache.may_load()
+    other.get()
+    assert sorted(cache.warm()) == ["new", "pinned", "small"]
+    assert cache.may_load()
+
+
 def test_clearing_leaves_models_in_use_and_names_them(warehouse: Warehouse) -> None:
     cache = ModelCache[str, str](10, 10)
     use(cache, warehouse, "a")

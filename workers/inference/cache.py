@@ -29,6 +29,7 @@ from workers.inference.residents import (
     Residents,
     State,
     T,
+    WarmModel,
 )
 from workers.inference.waiting import wait_until
 
@@ -68,6 +69,9 @@ class ModelCache(Generic[K, T]):
         self._release_memory = release
         self._changed = threading.Condition()
         self._counts = CacheCounts()
+        #: Called, without the lock, when another model is warm or pinned than before. It must
+        #: return at once.
+        self.on_change: Callable[[], None] = lambda: None
 
     @contextmanager
     def lease(
@@ -91,8 +95,9 @@ class ModelCache(Generic[K, T]):
 
         resident, hit = self._enter(key, token, begin)
         if hit:
-            resident.pinned = pinned
+            self._pin(resident, pinned)
         else:
+            self.on_change()
             self._load(resident, token)
         assert resident.model is not None  # noqa: S101 - a leased model is ready
         try:
@@ -149,6 +154,16 @@ class ModelCache(Generic[K, T]):
         with self._changed:
             return self._counts.summary(self._residents)
 
+    def warm(self) -> dict[K, WarmModel[T]]:
+        """Return the models of this process that further jobs may use, in memory or loading."""
+        with self._changed:
+            return self._residents.warm()
+
+    def may_load(self) -> bool:
+        """Return whether there is room for another model, or an idle model that can make it."""
+        with self._changed:
+            return self._residents.may_load()
+
     def _enter(
         self, key: K, token: CancelToken, make: Callable[[], Resident[K, T]]
     ) -> tuple[Resident[K, T], bool]:
@@ -175,7 +190,9 @@ class ModelCache(Generic[K, T]):
             needed_bytes = resident.loader.estimate_bytes()
             if not resident.remote:
                 self._reserve(resident, needed_bytes, token)
+            began = self._clock()
             model = resident.loader.load(resident.device)
+            resident.load_seconds = self._clock() - began
             size_bytes = resident.loader.measure_bytes()
         except BaseException as error:
             self._abandon(resident, error)
@@ -185,6 +202,7 @@ class ModelCache(Generic[K, T]):
             resident.state = State.READY
             self._residents.touch(resident, self._clock())
             self._changed.notify_all()
+        self.on_change()
         log.info("model_loaded", **facts(resident))
 
     def _reserve(self, resident: Resident[K, T], needed_bytes: int, token: CancelToken) -> None:
@@ -199,12 +217,17 @@ class ModelCache(Generic[K, T]):
             )
         wait_seconds = 0.0 if resident.modest else self._wait_seconds
         with self._changed:
-            if not wait_until(
-                self._changed,
-                lambda: residents.has_room(resident, needed_bytes, device),
-                token,
-                wait_seconds,
-            ):
+            resident.awaits = needed_bytes, device
+            try:
+                has_room = wait_until(
+                    self._changed,
+                    lambda: residents.has_room(resident, needed_bytes, device),
+                    token,
+                    wait_seconds,
+                )
+            finally:
+                resident.awaits = None
+            if not has_room:
                 raise OutOfMemoryError(
                     f"no room for a model of {needed_bytes} bytes within {wait_seconds:g} s: "
                     "all others are in use" + " or have priority" * resident.modest
@@ -223,6 +246,12 @@ class ModelCache(Generic[K, T]):
             if isinstance(error, LifecycleError) and not nobody_else:
                 resident.error = error
             self._changed.notify_all()
+        self.on_change()
+
+    def _pin(self, resident: Resident[K, T], pinned: bool) -> None:
+        if resident.pinned != pinned:
+            resident.pinned = pinned
+            self.on_change()
 
     def _release(self, resident: Resident[K, T]) -> None:
         """End a lease; a model that came out larger than its estimate may now push others out."""
@@ -236,12 +265,14 @@ class ModelCache(Generic[K, T]):
     def _unload(self, victims: Iterable[tuple[Resident[K, T], Eviction]]) -> None:
         """Unload models that were taken out, and give their bytes back to the budget."""
         for resident, reason in victims:
+            self.on_change()
             resident.model = None
             self._end(resident)
             with self._changed:
                 self._residents.gone(resident)
                 self._counts.evictions[reason] += 1
                 self._changed.notify_all()
+            self.on_change()
             log.info("model_unloaded", reason=reason.value, **facts(resident))
 
     def _end(self, resident: Resident[K, T]) -> None:

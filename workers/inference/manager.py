@@ -24,6 +24,7 @@ from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshot_fetch import SnapshotStore
 from workers.inference.snapshots import Snapshots
 from workers.inference.stats import InferenceStats
+from workers.inference.warm import WarmAffinities
 
 
 class VersionRegistry(VersionList, Protocol):
@@ -60,6 +61,7 @@ class InferenceManager:
         self._executor = executor
         self._cache = cache
         self._report_devices = report_devices
+        self._warm = WarmAffinities(cache)
         self._stats = InferenceStats()
         self._closing = CancelToken()
 
@@ -100,8 +102,37 @@ class InferenceManager:
         """Have a model warm before anybody asks it."""
         found = self._registry.resolve(model_name, version)
         route = self._route(found.task, found.engine)
+        default = self._registry.resolve(model_name)
+        self._warm.learn(found, model_name, found.version)
+        self._warm.learn(default, model_name)
         call = InferenceCall(route.task, {}, route.handler.parse_options({}), self._closing)
         self._executor.preload(route, found, call)
+
+    def warm_models(self) -> dict[str, int]:
+        """Return the affinities of jobs that find their model in memory here.
+
+        Each with the number of jobs that the model takes at once. Models that another server holds
+        are not among them. Neither this nor the next three wait for a load, an engine or I/O.
+        """
+        return {
+            affinity: warm.model.places if warm.model else 1
+            for affinity, warm in self._warm.models().items()
+        }
+
+    def load_seconds(self) -> dict[str, float]:
+        """Return how long the loads of the warm models took, by affinity; 0 while they load."""
+        return {affinity: warm.load_seconds for affinity, warm in self._warm.models().items()}
+
+    def may_load(self) -> bool:
+        """Return whether a job whose model is not warm could start now."""
+        return self._cache.may_load()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call back when another model is warm or pinned than before.
+
+        It is called from the thread that made the change, and must return at once.
+        """
+        self._cache.on_change = callback
 
     def health_check(self) -> dict[str, Any]:
         """Return ``status`` and the state of each part."""
@@ -207,6 +238,7 @@ class InferenceManager:
                 f"not on {route.engine.name}",
                 field="engine",
             )
+        self._warm.learn(found, name, version, stage)
         return found
 
 

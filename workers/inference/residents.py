@@ -67,6 +67,16 @@ class CachedModel(Generic[K]):
     idle_seconds: float
 
 
+@dataclass(frozen=True)
+class WarmModel(Generic[T]):
+    """A model that a job finds in memory, or about to be."""
+
+    #: None while it loads.
+    model: T | None
+    #: How long its load took; 0 while it loads.
+    load_seconds: float
+
+
 class Resident(Generic[K, T]):
     """A model in memory, or on its way in or out."""
 
@@ -96,6 +106,9 @@ class Resident(Generic[K, T]):
         self.device = ""
         #: Whether those that go for it are gone: until then its bytes are still theirs.
         self.has_room = False
+        #: The room that its load waits for: bytes and device; None if it does not wait.
+        self.awaits: tuple[int, str] | None = None
+        self.load_seconds = 0.0
         self.leases = 1
         self.hits = 0
         self.used_at = 0.0
@@ -179,6 +192,50 @@ class Residents(Generic[K, T]):
             and kept + needed_bytes <= self.max_bytes[device]
             and self._count() - len(idle) < self.max_models
         )
+
+    def may_load(self) -> bool:
+        """Return whether another model could be loaded, as far as its size is not needed."""
+        if any(r.awaits for r in self):
+            return False
+        if self.evictable():
+            return True
+        used = {device: self.used_bytes(device) for device in self.max_bytes}
+        has_bytes = any(
+            not used[device] or used[device] < self.max_bytes[device] for device in used
+        )
+        return has_bytes and sum(not r.remote for r in self) < self.max_models
+
+    def warm(self) -> dict[K, WarmModel[T]]:
+        """Return the models that further jobs may use, in memory or loading.
+
+        Without those that must go for a load that waits for room: the jobs of a model in much use
+        would never leave it idle.
+        """
+        outgoing = self._outgoing()
+        return {
+            r.key: WarmModel(r.model, r.load_seconds)
+            for r in self
+            if not r.remote and r.key not in outgoing
+        }
+
+    def _outgoing(self) -> set[K]:
+        """Return the models that must go for the load that has waited for room the longest."""
+        waiting = next((r for r in self if r.awaits), None)
+        if waiting is None or waiting.awaits is None:
+            return set()
+        needed_bytes, device = waiting.awaits
+        count, used_bytes = self._count(), _bytes_on(device, self)
+        outgoing: set[K] = set()
+        ready = [r for r in self if r.state is State.READY and not r.remote]
+        for resident in sorted(ready, key=lambda r: r.pinned):
+            is_full = used_bytes + needed_bytes > self.max_bytes[device]
+            if not is_full and count < self.max_models:
+                break
+            if resident.device == device or not is_full:
+                outgoing.add(resident.key)
+                count -= 1
+                used_bytes -= (resident.size_bytes or 0) * (resident.device == device)
+        return outgoing
 
     def reserve(
         self, newcomer: Resident[K, T], needed_bytes: int, device: str

@@ -1,7 +1,7 @@
 """The contract of an engine: how a model is judged, loaded, run and unloaded."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -34,6 +34,8 @@ class LoadedModel:
     #: Measured after the load.
     size_bytes: int
     device: str
+    #: How many jobs it runs at once, as one batch.
+    places: int = field(default=1, kw_only=True)
 
 
 @dataclass(frozen=True)
