@@ -66,7 +66,7 @@ docs: $(READY) ## Write the generated documents
 screens: $(READY) ## Record the terminal again into docs/screens (needs tmux)
 	$(BIN)/python -m tests.screens
 
-bench: $(READY) ## Measure throughput beside cp, the front's latency, and ten times too much load
+bench: $(READY) ## Measure throughput beside cp, many files, and ten times too much load
 	$(BIN)/python -m benchmarks
 
 soak: $(READY) ## Watch memory and descriptors at half the capacity (MINUTES=30)

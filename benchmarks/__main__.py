@@ -1,6 +1,6 @@
-"""``python -m benchmarks [transfer|many-files|front|overload|soak …]``: start, measure, print.
+"""``python -m benchmarks [transfer|many-files|overload|soak|peers …]``: start, measure, print.
 
-Without names: all but the soak. Exit code 1 if overload or soak are not as they should be.
+Without names: transfer, many-files and overload. Exit code 1 if overload or soak fail.
 """
 
 import argparse
@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.front import measure_front
 from benchmarks.many_files import measure_many_files
 from benchmarks.overload import MOST_QUEUED, measure_overload
+from benchmarks.peers.comparison import Options, measure_peers
+from benchmarks.peers.parties import PEERS
 from benchmarks.serving import serving
 from benchmarks.soak import RETENTION_SECONDS, measure_soak
 from benchmarks.stack import Stack, stack
@@ -21,18 +22,17 @@ from benchmarks.transfer import measure_transfer
 MEASUREMENTS: dict[str, Callable[[Stack], None]] = {
     "transfer": measure_transfer,
     "many-files": measure_many_files,
-    "front": measure_front,
 }
-NAMES = (*MEASUREMENTS, "overload", "soak")
+BY_DEFAULT = (*MEASUREMENTS, "overload")
+NAMES = (*BY_DEFAULT, "soak", "peers")
+#: The peers' environments are kept here between runs.
+ENVIRONMENTS = Path(".lifecycle/peers")
 
 
 def main() -> int:
     """Run what is named."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="name")
-    parser.add_argument("--minutes", type=float, default=30, help="of the soak")
-    parsed = parser.parse_args()
-    names = parsed.names or NAMES[:-1]
+    parsed = _parser().parse_args()
+    names = parsed.names or BY_DEFAULT
     # Ended politely, it ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     simple = [name for name in names if name in MEASUREMENTS]
@@ -49,7 +49,41 @@ def main() -> int:
         retention = {"LEDGER_RETENTION_SECONDS": str(RETENTION_SECONDS)}
         with _directory() as directory, serving(Path(directory), **retention) as served:
             right = measure_soak(served, parsed.minutes) and right
+    if "peers" in names:
+        options = Options(parsed.environments, parsed.rounds, parsed.seconds, parsed.only)
+        with _directory() as directory, serving(Path(directory)) as served:
+            measure_peers(served, Path(directory), options)
     return 0 if right else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*NAMES, []], metavar="name")
+    parser.add_argument("--minutes", type=float, default=30, help="soak: its duration")
+    peers = parser.add_argument_group("peers")
+    peers.add_argument("--rounds", type=int, default=5, help="rounds that the medians are of")
+    peers.add_argument("--seconds", type=float, default=1.5, help="duration of one measurement")
+    peers.add_argument(
+        "--only",
+        type=_peers,
+        default=tuple(PEERS),
+        metavar="NAME,…",
+        help=f"peers to run, of {','.join(PEERS)} (default: all)",
+    )
+    peers.add_argument(
+        "--environments",
+        type=Path,
+        default=ENVIRONMENTS,
+        help="directory of the peers' environments (default: %(default)s)",
+    )
+    return parser
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = tuple(name for name in text.split(",") if name)
+    if unknown := set(names) - set(PEERS):
+        raise argparse.ArgumentTypeError(f"unknown peers: {', '.join(sorted(unknown))}")
+    return names
 
 
 def _directory() -> "tempfile.TemporaryDirectory[str]":

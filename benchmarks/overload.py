@@ -2,8 +2,8 @@
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
+from benchmarks.clients import closed_loop
 from benchmarks.load import Load, Seen
 from benchmarks.serving import Json, Serving
 from shared.jobs import JobState
@@ -29,17 +29,11 @@ def capacity(serving: Serving, question: Json) -> float:
     """Return the jobs per second that end while some clients submit one after the other."""
     # The first one waits for the model.
     serving.platform.submit("/inference/infer", wait=60, **question)
-    until = time.monotonic() + CAPACITY_SECONDS
-
-    def client(_: int) -> int:
-        count = 0
-        while time.monotonic() < until:
-            count += 1
-            serving.platform.submit("/inference/infer", wait=30, **question)
-        return count
-
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        return sum(pool.map(client, range(CLIENTS))) / CAPACITY_SECONDS
+    url = str(serving.platform.http.base_url.join("/inference/infer?wait=30"))
+    seen = closed_loop(url, CLIENTS, CAPACITY_SECONDS, question, '"succeeded"')
+    if seen.wrong:
+        raise AssertionError(f"not every job succeeded: {seen}")
+    return seen.per_second
 
 
 def measure_overload(serving: Serving) -> bool:

@@ -1,0 +1,50 @@
+"""The platform's share of the time to the first streamed text."""
+
+import http.client
+import json
+import statistics
+import time
+
+from benchmarks.serving import Json, Serving
+from tests.chaos.misbehaviour import Deed
+
+#: The engine's own time before its first text.
+ENGINE_SECONDS = 0.02
+SAMPLES = 50
+
+
+def first_text_seconds(serving: Serving, samples: int = SAMPLES) -> float:
+    """Return the median time from the request to its first text, less the engine's time."""
+    url = serving.platform.http.base_url
+    body = serving.question(Deed.WORK, seconds=ENGINE_SECONDS) | {"stream": True}
+    # Two connections that stay open, of a client that costs little.
+    calls = http.client.HTTPConnection(url.host, url.port or 80, timeout=60)
+    follows = http.client.HTTPConnection(url.host, url.port or 80, timeout=60)
+    try:
+        seconds = [_first_text(calls, follows, body) for _ in range(samples)]
+    finally:
+        calls.close()
+        follows.close()
+    return statistics.median(seconds) - ENGINE_SECONDS
+
+
+def _first_text(
+    calls: http.client.HTTPConnection, follows: http.client.HTTPConnection, body: Json
+) -> float:
+    started = time.perf_counter()
+    content = json.dumps(body).encode()
+    calls.request("POST", "/inference/infer?wait=0", content, {"Content-Type": "application/json"})
+    with calls.getresponse() as submitted:
+        job = json.loads(submitted.read())
+    follows.request("GET", job["links"]["events"])
+    with follows.getresponse() as events:
+        seconds, text = 0.0, False
+        # To the end, so that the connection can be used again.
+        for line in events:
+            if not seconds:
+                text = text or line.startswith(b"event: token")
+                if text and line.startswith(b"data:"):
+                    seconds = time.perf_counter() - started
+        if not seconds:
+            raise AssertionError(f"the job {job['job_id']} streamed no text")
+    return seconds
