@@ -355,8 +355,11 @@ def test_a_batched_model_takes_several_jobs_at_once(stack: Stack) -> None:
 def test_a_name_learned_for_a_warm_model_is_a_change(stack: Stack) -> None:
     changes: list[set[str]] = []
     stack.manager.on_change(lambda: changes.append(set(stack.manager.warm_models())))
+    others: list[None] = []
+    stack.manager.on_change(lambda: others.append(None))
     stack.ask("quiet")
     assert changes[-1] == {"quiet@", "quiet@1"}
+    assert len(others) == len(changes)
     count = len(changes)
     stack.ask("quiet")
     assert len(changes) == count

@@ -62,6 +62,8 @@ class InferenceManager:
         self._cache = cache
         self._report_devices = report_devices
         self._warm = WarmAffinities(cache)
+        self._listeners: list[Callable[[], None]] = []
+        cache.on_change = self._tell_change
         self._stats = InferenceStats()
         self._closing = CancelToken()
 
@@ -132,7 +134,7 @@ class InferenceManager:
 
         It is called from the thread that made the change, and must return at once.
         """
-        self._cache.on_change = callback
+        self._listeners.append(callback)
 
     def health_check(self) -> dict[str, Any]:
         """Return ``status`` and the state of each part."""
@@ -197,6 +199,10 @@ class InferenceManager:
         """Unload every model that is not in use."""
         self._closing.cancel(DrainingError("inference is closed"))
         self.clear_cache()
+
+    def _tell_change(self) -> None:
+        for callback in self._listeners:
+            callback()
 
     def _devices(self, used: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
         """Return what the devices are; of a device that fails, that it does."""
