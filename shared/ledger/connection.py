@@ -50,7 +50,7 @@ class _RetryOnNewConnection(Retry):
         is_retryable: Callable[[Exception], bool] | None = None,
         with_failure_count: bool = False,
     ) -> T:
-        """Repeat as told, but of what Redis refuses only what a replica refuses."""
+        """Repeat a failed call, but not one that Redis refused, unless a replica refused it."""
         return super().call_with_retry(
             do, fail, is_retryable or _may_pass_elsewhere, with_failure_count
         )

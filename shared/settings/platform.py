@@ -91,9 +91,8 @@ class ApiSettings(Group):
         1,
         ge=1,
         le=64,
-        description="Processes that serve the port. One uses one core and accepts thousands of "
-        "jobs a second; each further one takes about 130 MB of memory and pays where the "
-        "machine has idle cores.",
+        description="Processes that serve the port. A process uses one core and about 130 MB of "
+        "memory; more than one helps only where the machine has idle cores.",
     )
     max_body_bytes: int = Field(8 * MIB, gt=0, description="The largest JSON body.")
     admin_key: SecretStr | None = Field(
