@@ -3,14 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple, Self
 
 import redis
 from fastapi import FastAPI
+from redis.asyncio import Redis as AsyncRedis
 
 from api import errors
 from api.callers import Callers
-from api.circuit import connect_impatiently
+from api.circuit import connect_async_with_breaker, connect_with_breaker
 from api.components import OllamaDependents, probes_of
+from api.direct import DirectInference
 from api.documented import KEY_ANSWERS, KEY_SCHEMES, STORE_ANSWERS, describe
 from api.farewell import Farewell
 from api.guard import Guard
@@ -18,6 +21,7 @@ from api.limits import BodyLimit
 from api.metrics import Metrics
 from api.observation import Observation
 from api.routes import files, health, inference, jobs, lifecycle, metrics, registry
+from api.servable import ServableModels
 from api.services import Services
 from api.shedding import Refusals, Shedding
 from api.submission import Submission
@@ -25,12 +29,22 @@ from api.sweep import sweep_files
 from shared.identity.rates import RateLimit
 from shared.identity.store import KeyStore
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import EventReader, Ledger, Placement, Presence, TransitionEpoch
+from shared.ledger import (
+    AsyncLedger,
+    Ends,
+    EventReader,
+    Ledger,
+    Placement,
+    Presence,
+    RecentEpoch,
+    TransitionEpoch,
+    connect_async,
+)
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
-from shared.queue import InferenceQueues, Queue, celery_app
+from shared.queue import InferenceQueues, celery_app
 from shared.registry import ModelRegistry
-from shared.settings import Settings
+from shared.settings import RedisSettings, Settings
 from shared.staging import StagingArea
 
 DESCRIPTION = """
@@ -45,17 +59,16 @@ Jobs and files are seen by the key that made them, and by admins.
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """Build the front; nothing is connected to before the first request."""
-    client = connect_impatiently(settings.redis)
-    services = build_services(settings, client)
+    """Build the API; nothing is connected to before the first request."""
+    connections = Connections.of(settings.redis)
+    services = build_services(settings, connections)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         sweeping = asyncio.create_task(sweep_files(services.files))
         yield
         sweeping.cancel()
-        await services.events.close()
-        services.repositories.close()
+        await services.close()
 
     app = FastAPI(
         title="AI Model Lifecycle Platform",
@@ -65,12 +78,15 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.services = services
     errors.install(app)
+    app.add_middleware(
+        DirectInference, path="/inference/infer", services=services, infer=inference.infer
+    )
     # Files are streamed to their storage, which has a limit of its own.
     app.add_middleware(BodyLimit, max_bytes=settings.api.max_body_bytes, exempt="/files")
     # Nor is what would only be refused read.
     app.add_middleware(Shedding, path="/inference/infer", refusals=services.refusals)
     # Strangers' bodies are not read.
-    add_guard(app, settings, client)
+    add_guard(app, settings, connections)
     app.add_middleware(Farewell)
     # Added last, it comes first: it sees what the others refuse.
     app.add_middleware(Observation, metrics=services.metrics.http)
@@ -83,13 +99,25 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def add_guard(app: FastAPI, settings: Settings, client: "redis.Redis") -> None:
+class Connections(NamedTuple):
+    """Clients of Redis, for threads and for the event loop."""
+
+    blocking: "redis.Redis"
+    asynchronous: AsyncRedis
+
+    @classmethod
+    def of(cls, settings: RedisSettings) -> Self:
+        """Return clients that connect at their first use."""
+        return cls(connect_with_breaker(settings), connect_async_with_breaker(settings))
+
+
+def add_guard(app: FastAPI, settings: Settings, connections: Connections) -> None:
     """Have every call looked at before the app sees it."""
     app.add_middleware(
         Guard,
-        callers=Callers(KeyStore(client, settings.ledger), settings.api),
+        callers=Callers(KeyStore(connections.blocking, settings.ledger), settings.api),
         rate=RateLimit(
-            client,
+            connections.asynchronous,
             settings.ledger.prefix,
             per_second=settings.api.calls_per_second,
             burst=settings.api.calls_burst,
@@ -98,31 +126,43 @@ def add_guard(app: FastAPI, settings: Settings, client: "redis.Redis") -> None:
     )
 
 
-def build_services(settings: Settings, client: "redis.Redis") -> Services:
+def build_services(settings: Settings, connections: Connections) -> Services:
     """Construct what the routes work with."""
-    events = EventReader(settings.redis, settings.ledger)
-    celery = celery_app(settings, "front")
-    ledger = Ledger(client, settings.ledger, Queue(celery).publish)
+    client, async_client = connections
+    ledger = AsyncLedger(async_client, settings.ledger)
+    # It has connections of its own: the subscription's waits for as long as nothing ends.
+    ends = Ends(connect_async(settings.redis), ledger, settings.ledger)
+    blocking_ledger = Ledger(client, settings.ledger)
     repositories = RepositoryListing(settings.lakefs)
     ollama = OllamaServer(settings.ollama)
     presence = Presence(client, settings.ledger)
     registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
+    files = FileStore(settings.media)
+    models = ServableModels(
+        registry,
+        RecentEpoch(async_client, settings.ledger),
+        presence,
+        InferenceQueues(presence),
+        files,
+    )
     return Services(
         settings=settings,
+        redis=async_client,
         ledger=ledger,
-        events=events,
+        ends=ends,
+        events=EventReader(settings.redis, settings.ledger),
         presence=presence,
-        submission=Submission(ledger, events),
+        submission=Submission(ledger, ends),
         refusals=Refusals(),
         placement=Placement(client, settings.ledger),
-        inference_queues=InferenceQueues(presence),
-        celery=celery,
+        models=models,
+        celery=celery_app(settings, "front"),
         registry=registry,
         repositories=repositories,
         staging=StagingArea(settings.storage),
-        files=FileStore(settings.media),
+        files=files,
         ollama=ollama,
-        probes=probes_of(settings, ledger, repositories, ollama),
+        probes=probes_of(settings, blocking_ledger, repositories, ollama),
         ollama_dependents=OllamaDependents(registry, ollama),
-        metrics=Metrics(ledger, presence),
+        metrics=Metrics(blocking_ledger, presence),
     )

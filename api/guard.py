@@ -1,7 +1,6 @@
 """Lets each call through to whom it is meant for, before anything more of it is read."""
 
 import structlog
-from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -57,7 +56,7 @@ class Guard:
             log.warning("call refused", key_id=caller.id, role=caller.role, needed=needed)
             raise ForbiddenError(f"the call takes the role {needed}; the API key has {caller.role}")
         if self._rate.applies and method not in {"GET", "HEAD"}:
-            await run_in_threadpool(self._rate.take, caller.id or _address(scope))
+            await self._rate.take(caller.id or _address(scope))
         return caller
 
 

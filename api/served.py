@@ -5,12 +5,17 @@ from shared.ledger import Presence
 from shared.tasks import BUILT_IN_ENGINES, BUILT_IN_TASKS
 
 
+def is_built_in(task: str, engine: str) -> bool:
+    """Return whether a task and an engine are known without asking for workers' plugins."""
+    return task in BUILT_IN_TASKS and engine in BUILT_IN_ENGINES
+
+
 def check_served(presence: Presence, task: str, engine: str) -> None:
     """Refuse a task or an engine that is neither built in nor a plugin that a worker announced.
 
     A plugin is remembered while its workers are away, as what is built in is: the job waits.
     """
-    if task in BUILT_IN_TASKS and engine in BUILT_IN_ENGINES:
+    if is_built_in(task, engine):
         return
     served = _announced(presence)
     tasks = BUILT_IN_TASKS | {each for each, _ in served}

@@ -5,16 +5,17 @@ from typing import Annotated
 
 from celery import Celery
 from fastapi import Depends, Request
+from redis.asyncio import Redis
 
 from api.components import OllamaDependents, Probe
 from api.metrics import Metrics
+from api.servable import ServableModels
 from api.shedding import Refusals
 from api.submission import Submission
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import EventReader, Ledger, Placement, Presence
+from shared.ledger import AsyncLedger, Ends, EventReader, Placement, Presence
 from shared.media.files import FileStore
 from shared.ollama import OllamaServer
-from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.settings import Settings
 from shared.staging import StagingArea
@@ -25,13 +26,15 @@ class Services:
     """The front's collaborators."""
 
     settings: Settings
-    ledger: Ledger
+    redis: Redis
+    ledger: AsyncLedger
+    ends: Ends
     events: EventReader
     presence: Presence
     submission: Submission
     refusals: Refusals
     placement: Placement
-    inference_queues: InferenceQueues
+    models: ServableModels
     celery: Celery
     registry: ModelRegistry
     repositories: RepositoryListing
@@ -41,6 +44,13 @@ class Services:
     probes: dict[str, Probe]
     ollama_dependents: OllamaDependents
     metrics: Metrics
+
+    async def close(self) -> None:
+        """Close what holds connections open."""
+        await self.ends.close()
+        await self.events.close()
+        await self.redis.aclose()
+        self.repositories.close()
 
 
 async def _services(request: Request) -> Services:

@@ -1,80 +1,76 @@
 """From a validated request to a job in the ledger, and to the answer that the client asked for."""
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 import structlog
 from fastapi import Response
-from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import JSONResponse
 
 from api.errors import problem
-from api.threads import SUBMITS
-from api.views import JobView
+from api.views import JobView, job_response
 from api.waiting import Wait
 from shared.errors import InvalidInputError, UnavailableError
 from shared.jobs import Job, JobState
-from shared.ledger import EventReader, Ledger, NewJob
+from shared.ledger import AsyncLedger, Ends, NewJob
 from shared.requests import JobRequest, TimedRequest
 from shared.settings import LedgerSettings
 
-#: Raises where a new job is refused.
-Check = Callable[[], None]
+#: Returns a new job as it is to be accepted; raises where it is refused.
+Prepare = Callable[[NewJob], Awaitable[NewJob]]
 
 
 class Submission:
     """Accepts jobs, and answers for them."""
 
-    def __init__(self, ledger: Ledger, events: EventReader) -> None:
+    def __init__(self, ledger: AsyncLedger, ends: Ends) -> None:
         self._ledger = ledger
-        self._events = events
+        self._ends = ends
 
     async def submit(
-        self, job: NewJob, wait: Wait, children: Sequence[NewJob] = (), check: Check | None = None
+        self,
+        job: NewJob,
+        wait: Wait,
+        children: Sequence[NewJob] = (),
+        prepare: Prepare | None = None,
     ) -> Response:
-        """Accept a job and answer: 202 while it runs, or how it ended within the wait."""
-        if check is not None:
-            await run_in_threadpool(self._check, job, wait, check)
-        return await self.answered(await SUBMITS.run(self.accept, job, wait, children), wait)
+        """Accept a job and answer: 202 while it runs, or how it ended within the wait.
 
-    def accept(self, job: NewJob, wait: Wait, children: Sequence[NewJob] = ()) -> Job:
-        """Write a job of the caller's down."""
+        The job that an idempotency key stands for already is not checked again.
+        """
         job = replace(job, submitter=wait.submitter)
         children = [replace(child, submitter=wait.submitter) for child in children]
-        return self._ledger.accept(job, children, wait.idempotency_key)[0]
-
-    def accepted_before(self, job: NewJob, wait: Wait) -> Job | None:
-        """Return the job that the caller's key stands for already; it is not checked anew."""
-        if wait.idempotency_key is None:
-            return None
-        job = replace(job, submitter=wait.submitter)
-        return self._ledger.accepted_before(job, wait.idempotency_key)
-
-    def _check(self, job: NewJob, wait: Wait, check: Check) -> None:
-        if self.accepted_before(job, wait) is None:
-            check()
-
-    async def answered(self, accepted: Job, wait: Wait) -> Response:
-        """Answer for a job that was just accepted."""
-        # The line that the log has of this call names the job: from there its id leads on.
-        structlog.contextvars.bind_contextvars(job_id=accepted.id)
-        if wait.seconds and not accepted.state.terminal:
-            # The job is accepted: where no wait is to be had, its answer is that of no wait.
-            with suppress(UnavailableError):
-                accepted = await self.ended(accepted.id, wait.seconds)
+        accepted = None
+        if prepare is not None:
+            if wait.idempotency_key is not None:
+                accepted = await self._ledger.accepted_before(job, wait.idempotency_key)
+            if accepted is None:
+                job = await prepare(job)
+        if accepted is None and not wait.seconds:
+            accepted, _ = await self._ledger.accept(job, children, wait.idempotency_key)
+        elif accepted is None:
+            accepted = await self._accepted_and_ended(job, children, wait)
+        elif wait.seconds:
+            accepted = await self._ended(accepted, wait.seconds)
         return answer(accepted)
 
-    async def ended(self, job_id: str, seconds: float) -> Job:
-        """Wait for a job's end, at most so long, and return the job as it then is."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                after = await self._events.last_id(job_id)
-                if not await run_in_threadpool(self._ledger.ended, job_id):
-                    async for _ in self._events.follow(job_id, after):
-                        pass
-        return await run_in_threadpool(self._ledger.get, job_id)
+    async def _accepted_and_ended(self, job: NewJob, children: Sequence[NewJob], wait: Wait) -> Job:
+        with self._ends.expected(job.id) as end:
+            accepted, is_new = await self._ledger.accept(
+                job, children, wait.idempotency_key, self._ends.channel
+            )
+            if is_new:
+                # The job is accepted: if waiting is impossible, answer as if no wait was requested.
+                with suppress(UnavailableError):
+                    return await self._ends.wait(job.id, end, wait.seconds)
+                return accepted
+        return await self._ended(accepted, wait.seconds)
+
+    async def _ended(self, job: Job, seconds: float) -> Job:
+        if not job.state.terminal:
+            with suppress(UnavailableError):
+                return await self._ends.ended(job.id, seconds)
+        return job
 
 
 def check_timeout(settings: LedgerSettings, request: JobRequest, field: str = "") -> None:
@@ -89,11 +85,10 @@ def check_timeout(settings: LedgerSettings, request: JobRequest, field: str = ""
 
 def answer(job: Job) -> Response:
     """Answer a submit: 202 while the job runs; then 200, or the problem that it ended with."""
+    # The log line of this call names the job.
+    structlog.contextvars.bind_contextvars(job_id=job.id)
     if job.state is JobState.FAILED and job.error is not None:
         return problem(job.error, job_id=job.id)
     view = JobView.of(job)
-    return JSONResponse(
-        view.model_dump(mode="json"),
-        status_code=200 if job.state.terminal else 202,
-        headers={"Location": view.links.self},
-    )
+    status = 200 if job.state.terminal else 202
+    return job_response(view, status, {"Location": view.links.self})

@@ -1,4 +1,4 @@
-"""Threads for submits alone, so that those who only look never stand behind them."""
+"""A bounded number of threads for one purpose, so that nothing else waits behind it."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,9 +19,3 @@ class Threads:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function in one of them, and return what it returns."""
         return await to_thread.run_sync(partial(function, *args, **kwargs), limiter=self._limiter)
-
-
-#: Submits are the processor's work: more threads at once are slower together.
-SUBMITS = Threads(2)
-#: Inferences may wait for MLflow before they are written down: if it hangs, only these hang too.
-INFERENCES = Threads(2)

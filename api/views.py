@@ -1,8 +1,10 @@
 """What the front answers."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
+from fastapi import Response
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -156,6 +158,13 @@ class JobView(BaseModel):
             links=Links(self=path, events=f"{path}/events", cancel=f"{path}/cancel"),
             **(_inference_fields(job) if job.kind is JobKind.INFER else {}),
         )
+
+
+def job_response(
+    view: "JobView | JobPage", status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Answer with jobs; they were built from validated fields, so FastAPI need not check again."""
+    return Response(view.model_dump_json(), status, headers=headers, media_type="application/json")
 
 
 _INFERENCE_FIELDS = (

@@ -1,6 +1,6 @@
-"""``python -m benchmarks [transfer|many-files|overload|soak|peers …]``: start, measure, print.
+"""``python -m benchmarks [transfer|many-files|overload|affinity|soak|peers …]``: measure, print.
 
-Without names: transfer, many-files and overload. Exit code 1 if overload or soak fail.
+Without names: transfer, many-files and overload. Exit code 1 if a measurement with bounds fails.
 """
 
 import argparse
@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.affinity import measure_affinity, rig
+from benchmarks.ledger import measure_ledger
 from benchmarks.many_files import measure_many_files
 from benchmarks.overload import MOST_QUEUED, measure_overload
 from benchmarks.peers.comparison import Options, measure_peers
@@ -24,7 +26,7 @@ MEASUREMENTS: dict[str, Callable[[Stack], None]] = {
     "many-files": measure_many_files,
 }
 BY_DEFAULT = (*MEASUREMENTS, "overload")
-NAMES = (*BY_DEFAULT, "soak", "peers")
+NAMES = (*BY_DEFAULT, "ledger", "affinity", "soak", "peers")
 #: The peers' environments are kept here between runs.
 ENVIRONMENTS = Path(".lifecycle/peers")
 
@@ -45,6 +47,11 @@ def main() -> int:
         queued = {"LEDGER_MAX_QUEUED": str(MOST_QUEUED)}
         with _directory() as directory, serving(Path(directory), **queued) as served:
             right = measure_overload(served)
+    if "ledger" in names:
+        right = measure_ledger() and right
+    if "affinity" in names:
+        with _directory() as directory, rig(Path(directory)) as prepared:
+            right = measure_affinity(prepared) and right
     if "soak" in names:
         retention = {"LEDGER_RETENTION_SECONDS": str(RETENTION_SECONDS)}
         with _directory() as directory, serving(Path(directory), **retention) as served:

@@ -7,6 +7,7 @@ from benchmarks.clients import closed_loop
 from benchmarks.load import Load, Seen
 from benchmarks.serving import Json, Serving
 from shared.jobs import JobState
+from shared.ledger import Filter
 from tests.chaos.misbehaviour import Deed
 
 #: How long the model thinks, without this machine's cores: as with a GPU, there are too few of it.
@@ -81,7 +82,7 @@ def _looks(serving: Serving, load: Load, job_id: str) -> list[float]:
 def drained(serving: Serving) -> float:
     """Wait until nothing is under way; return how long that took."""
     started, pause = time.monotonic(), threading.Event()
-    while any(serving.ledger.page(state=state, limit=1)[0] for state in _UNDER_WAY):
+    while any(serving.ledger.page(Filter(state=state), limit=1)[0] for state in _UNDER_WAY):
         if time.monotonic() - started > DRAIN_SECONDS:
             break
         pause.wait(0.2)

@@ -63,13 +63,11 @@ def plan(settings: Settings, directory: DataDirectory, wishes: Wishes) -> Stack:
     env = _environment(settings, directory, found) | {"HF_ENDPOINT": hub}
     needs = ("redis",) if isinstance(parts[1], Service) else ()
     redis = RedisProbe(url=_redis_url(settings, found))
-    broker = settings.redis.broker_url
-    queues = (redis, RedisProbe(url=broker.get_secret_value())) if broker else (redis,)
     parts += [
         _api(settings, wishes, env, needs, redis),
-        *(_worker("gpu", settings, env, needs, queues, device) for device in _devices(settings)),
-        _worker("cpu", settings, env, needs, queues),
-        _worker("ollama", settings, env, needs, queues),
+        *(_worker("gpu", settings, env, needs, redis, device) for device in _devices(settings)),
+        _worker("cpu", settings, env, needs, redis),
+        _worker("ollama", settings, env, needs, redis),
         _flower(settings, directory, wishes, env, needs),
     ]
     if _given(settings.ollama, "host"):
@@ -191,7 +189,7 @@ def _worker(
     settings: Settings,
     env: dict[str, str],
     needs: tuple[str, ...],
-    queues: tuple[RedisProbe, ...],
+    redis: RedisProbe,
     device: str = "",
 ) -> Service:
     variant = f"{kind}-{device.replace(':', '')}" if device else kind
@@ -201,7 +199,7 @@ def _worker(
             name=f"worker-{variant}",
             title=f"{_TITLES[kind]} worker" + (f" {device}" if device else ""),
             address=name,
-            probe=WorkerProbe(redis_url=queues[0].url, worker=name),
+            probe=WorkerProbe(redis_url=redis.url, worker=name),
         ),
         command=(
             *(sys.executable, "-m", "workers", kind),
@@ -212,7 +210,7 @@ def _worker(
         layer=PLATFORM,
         grace_seconds=settings.worker.drain_seconds + _DRAIN_MARGIN_SECONDS,
         hung_seconds=settings.ledger.lease_seconds + _HUNG_MARGIN_SECONDS,
-        leans_on=queues,
+        leans_on=(redis,),
     )
 
 
@@ -226,9 +224,9 @@ def _flower(
     """Return Flower, behind a password if one is set."""
     port = wishes.ports.take(wishes.flower_port)
     url = local_url(port)
-    broker, password = settings.redis.broker_url, settings.flower.basic_auth
+    password = settings.flower.basic_auth
     # In the environment: a command line is for everybody to read.
-    secrets = {"CELERY_BROKER_URL": broker.get_secret_value() if broker else env["REDIS_URL"]}
+    secrets = {"CELERY_BROKER_URL": env["REDIS_URL"]}
     if password:
         secrets["FLOWER_BASIC_AUTH"] = password.get_secret_value()
     return Service(

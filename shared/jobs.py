@@ -82,6 +82,8 @@ class Job(BaseModel):
     queue: str
     #: The id of the API key that submitted it; empty where no keys are in use.
     submitter: str = ""
+    #: Jobs with equal affinities need the same model to be warm.
+    affinity: str = ""
     #: 0 is the most urgent, 9 the least.
     priority: int
     created_at: datetime
@@ -100,6 +102,8 @@ class Job(BaseModel):
     owner: str | None = None
     #: Counts the claims; a write with an older fence is refused.
     fence: int = 0
+    #: Of the last claim; after a failover of Redis, two claims may have the same fence.
+    nonce: str = ""
     lease_until: datetime | None = None
     progress: Progress | None = None
     result: dict[str, Any] | None = None

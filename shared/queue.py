@@ -1,21 +1,17 @@
-"""Celery as the carrier of hints: which job is worth a look. The ledger decides what runs."""
+"""Celery: the queues' names, and the app through which workers are seen and told what to do.
 
-import json
+The ledger decides what runs. It keeps one entry in Celery's list for each job that may start.
+"""
+
 import math
 import time
-from collections.abc import Sequence
 
-import structlog
 from celery import Celery
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
 
-from shared.jobs import Job, JobKind
-from shared.ledger import Hint, Presence
+from shared.jobs import JobKind
+from shared.ledger import Presence
 from shared.settings import Settings
 from shared.tasks import Engine
-
-log = structlog.get_logger()
 
 DOWNLOADS = "downloads"
 UPLOADS = "uploads"
@@ -56,6 +52,11 @@ class InferenceQueues:
         self._kinds: set[str] = set()
         self._read_at = -math.inf
 
+    def remembered(self, engine: str) -> str | None:
+        """Return the queue if it is known without asking Redis."""
+        fresh = time.monotonic() - self._read_at <= _KINDS_SECONDS
+        return self.of(engine) if engine != Engine.OLLAMA or fresh else None
+
     def of(self, engine: str) -> str:
         """Return the queue; GPU workers serve Ollama where they are alive and its workers not."""
         if engine != Engine.OLLAMA:
@@ -74,12 +75,11 @@ class InferenceQueues:
 def celery_app(settings: Settings, kind: str) -> Celery:
     """Return a process' Celery app; each ``kind`` (front, cpu, gpu, ollama) has unacked keys.
 
-    Why each setting is as it is stands in docs/decisions/0002-celery-carries-hints.md.
+    docs/decisions/0002 and 0020 give the reasons for the settings.
     """
     app = Celery("lifecycle", set_as_current=False)
-    broker = settings.redis.broker_url or settings.redis.url
     app.conf.update(
-        broker_url=broker.get_secret_value(),
+        broker_url=settings.redis.url.get_secret_value(),
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -104,7 +104,7 @@ def celery_app(settings: Settings, kind: str) -> Celery:
         accept_content=["json"],
         task_publish_retry=False,
         task_create_missing_queues=True,
-        task_send_sent_event=True,
+        task_send_sent_event=False,
         worker_disable_prefetch=True,
         worker_prefetch_multiplier=1,
         worker_enable_prefetch_count_reduction=False,
@@ -116,49 +116,3 @@ def celery_app(settings: Settings, kind: str) -> Celery:
         event_queue_expires=60,
     )
     return app
-
-
-class Queue:
-    """Tells Celery which jobs are worth a look."""
-
-    def __init__(self, app: Celery) -> None:
-        self._app = app
-
-    def publish(self, hints: Sequence[Hint | Job]) -> None:
-        """Publish hints, as far as the broker takes them; one too many does no harm."""
-        for hint in hints:
-            try:
-                self._send(hint)
-            except (KombuError, RedisError, OSError) as error:
-                # The job is in the ledger, where the reconciler finds it.
-                log.warning("hint not published", job_id=hint.id, reason=str(error))
-                return
-
-    def hinted(self, queue: str) -> set[str]:
-        """Return the ids of the jobs that the broker holds hints of."""
-        with self._app.connection_for_read() as connection:
-            channel = connection.default_channel
-            keys = [channel._q_for_pri(queue, step) for step in channel.priority_steps]  # noqa: SLF001 - kombu has no other
-            messages = [message for key in keys for message in channel.client.lrange(key, 0, -1)]
-        return {job_id for message in messages if (job_id := _job_id(message))}
-
-    def _send(self, hint: Hint | Job) -> None:
-        # The Celery task's id is the job's, so that Flower and the API speak of the same thing.
-        # Flower shows the repr: the model's name, never the input.
-        self._app.send_task(
-            CELERY_TASKS[hint.kind],
-            args=(hint.id,),
-            task_id=hint.id,
-            queue=hint.queue,
-            priority=hint.priority,
-            argsrepr=f"({hint.model!r},)",
-            kwargsrepr="{}",
-        )
-
-
-def _job_id(message: str | bytes) -> str | None:
-    """Return which job a message is a hint of; None for one that is not ours."""
-    try:
-        return str(json.loads(message)["headers"]["id"])
-    except (KeyError, TypeError, ValueError):
-        return None

@@ -13,14 +13,14 @@ _PARAMETERS = (
 )
 #: What a credential looks like in a text; the group is kept.
 _CREDENTIALS = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
+    (signs, re.compile(pattern, re.IGNORECASE))
+    for signs, pattern in (
         # user:password@ in a URL
-        r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'\\<>]+(?=@)",
-        rf"([?&;](?:{_PARAMETERS})=){_WORD}",
-        r"(\b(?:bearer|basic) +)[a-z0-9._~+/=-]{8,}",
+        (("@",), r"(\b[a-z][a-z0-9+.-]*://)[^\s/?#\"'\\<>]+(?=@)"),
+        (("=",), rf"([?&;](?:{_PARAMETERS})=){_WORD}"),
+        (("bearer", "basic"), r"(\b(?:bearer|basic) +)[a-z0-9._~+/=-]{8,}"),
         # tokens of the hub, keys of ours
-        r"(\b(?:hf_|lc_[0-9a-f]{12}_))[a-z0-9]{16,}",
+        (("hf_", "lc_"), r"(\b(?:hf_|lc_[0-9a-f]{12}_))[a-z0-9]{16,}"),
     )
 )
 #: Shorter ones may be words of any text.
@@ -40,6 +40,8 @@ def redacted(text: str) -> str:
     """Return a text without the credentials in it."""
     for secret in _known:
         text = text.replace(secret, "***")
-    for pattern in _CREDENTIALS:
-        text = pattern.sub(r"\1***", text)
+    lowered = text.lower()
+    for signs, pattern in _CREDENTIALS:
+        if any(sign in lowered for sign in signs):
+            text = pattern.sub(r"\1***", text)
     return text

@@ -29,8 +29,8 @@ from shared.jobs import JobKind, JobState
 from shared.lakefs.listing import RepositoryListing
 from shared.lakefs.store import LakeFSStore
 from shared.ledger import Ledger, NewJob, OwnedBranches
-from shared.queue import Queue, celery_app, uploads_of
-from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings, Settings
+from shared.queue import uploads_of
+from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings
 from tests.processes import free_port, listens, start, stop, wait_until
 
 HOST = "storm"
@@ -114,20 +114,17 @@ class Storm:
 
     @contextmanager
     def _started(self) -> Iterator[Ledger]:
-        settings = Settings(redis=self._redis, lakefs=self._lakefs)
         try:
             for name in ("redis", "lakefs"):
                 self._launch(name)
             wait_until(lambda: listens(self._redis_port) and listens(self._lakefs_port))
             client = redis.Redis.from_url(self._redis.url.get_secret_value(), decode_responses=True)
-            celery = celery_app(settings, "front")
             self._branches = OwnedBranches(client, LedgerSettings())
             # There is no MLflow here: nobody compares versions.
             self._branches.take_turn(86400)
             for name in WORKERS:
                 self._launch(name)
-            yield Ledger(client, LedgerSettings(), Queue(celery).publish)
-            celery.close()
+            yield Ledger(client, LedgerSettings())
             client.close()
         finally:
             for name in reversed(list(self._processes)):

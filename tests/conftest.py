@@ -73,7 +73,7 @@ def ledger_settings() -> LedgerSettings:
     return LedgerSettings(
         prefix=f"test-{uuid.uuid4().hex}",
         lease_seconds=1,
-        republish_seconds=0.2,
+        reconcile_seconds=0.1,
         backoff_seconds=0.1,
     )
 

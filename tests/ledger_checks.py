@@ -1,33 +1,48 @@
 """Compares all that Redis holds of a ledger with what the model says."""
 
+import json
 from collections import Counter, defaultdict
 
 import redis
 
 from shared.jobs import JobState
 from shared.ledger import Counts, JobEvent
-from tests.ledger_model import LedgerModel
+from tests.ledger_model import LedgerModel, ids
 
-ZSETS = {"due", "jobs", "by", "children", "ready", "waiting", "hinted"}
+HASHES = {"job", "queued_by", "available"}
+ZSETS = {"due", "leases", "expiries", "jobs", "children", "ready", "lanes", "lane", "affine"}
+LISTS = {"pieces"}
 
 
 class Seen:
     """All that Redis holds of a ledger at one moment, by the first word of the key and the rest."""
 
     def __init__(self, client: "redis.Redis", prefix: str) -> None:
-        keys = [str(key) for key in client.keys(f"{prefix}:*")]
-        self.keys = [self._split(key.removeprefix(f"{prefix}:")) for key in keys]
+        """Take the prefix of the ledger, without the number of its schema."""
+        keys = [str(key) for key in client.keys(f"{prefix}:2:*")]
+        lists = [str(key) for key in client.keys(f"{prefix}.*")]
+        self.keys = [self._split(key.removeprefix(f"{prefix}:2:")) for key in keys]
         pipe = client.pipeline(transaction=False)
         for key, (name, _) in zip(keys, self.keys, strict=True):
-            if name in {"job", "queued_by"}:
+            if name in HASHES:
                 pipe.hgetall(key)
             elif name in ZSETS:
                 pipe.zrange(key, 0, -1)
+            elif name in LISTS:
+                pipe.lrange(key, 0, -1)
             else:
                 pipe.exists(key)
-        found = dict(zip(self.keys, pipe.execute(), strict=True))
-        self.hashes = {key: value for key, value in found.items() if isinstance(value, dict)}
-        self.sets = {key: value for key, value in found.items() if isinstance(value, list)}
+        for key in lists:
+            pipe.llen(key)
+        found = pipe.execute()
+        values = dict(zip(self.keys, found[: len(keys)], strict=True))
+        self.hashes = {key: value for key, value in values.items() if isinstance(value, dict)}
+        self.sets = {key: value for key, value in values.items() if isinstance(value, list)}
+        #: The number of entries that idle slots wait for, by queue.
+        self.entries = {
+            key.removeprefix(f"{prefix}."): int(number)
+            for key, number in zip(lists, found[len(keys) :], strict=True)
+        }
 
     def named(self, name: str) -> set[str]:
         """Return what follows a word in keys."""
@@ -44,8 +59,12 @@ class Seen:
 
 
 def check_jobs(seen: Seen, model: LedgerModel) -> None:
-    """Every job is as it should be, and due some time."""
-    assert set(seen.members("due")) == set(model.jobs)
+    """Every job is as it should be, and looked at some time."""
+    leased = {job for job in model.open() if job.queue and job.state is JobState.RUNNING}
+    assert set(seen.members("leases")) == ids(leased)
+    assert set(seen.members("expiries")) == ids(set(model.jobs.values()) - set(model.open()))
+    limited = {job for job in leased if job.deadline is not None}
+    assert set(seen.members("due")) == ids((set(model.open()) - leased) | limited)
     for job_id, expected in model.jobs.items():
         record = seen.hashes["job", job_id]
         assert record["state"] == expected.state.value
@@ -53,22 +72,32 @@ def check_jobs(seen: Seen, model: LedgerModel) -> None:
         assert {name: int(record[name]) for name in shown} == {
             name: getattr(expected, name) for name in shown
         }
+        assert record.get("nonce", "") == expected.nonce
+        assert set(record.get("waiters", "").split()) == expected.waiters
         if expected.state is JobState.RUNNING and not expected.queue:
             assert int(record["pending"]) == model.pending(expected) > 0
 
 
 def check_lanes(seen: Seen, model: LedgerModel) -> None:
-    """Every job that waits is in its lane, and no window is too full."""
-    expected = defaultdict[tuple[str, str], set[str]](set)
+    """Every job that may start is in its lane, and for each there is one entry to wait for."""
+    lanes, turns = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    affine, entries = defaultdict[str, set[str]](set), Counter[str]()
     for job in model.jobs.values():
-        if job.lane is not None:
-            queue, bucket, alone, submitter = job.lane
-            lane = f"{queue}:{bucket}:{'alone' if alone else 'shared'}:{submitter}"
-            expected["hinted" if job.hinted else "waiting", lane].add(job.id)
-    lanes = {key: set(seen.sets[key]) for key in seen.sets if key[0] in {"hinted", "waiting"}}
-    assert lanes == expected
-    hinted = [jobs for (name, _), jobs in lanes.items() if name == "hinted"]
-    assert all(len(jobs) <= model.settings.window for jobs in hinted)
+        if job.lanes is None:
+            continue
+        lane = f"{job.priority}:{job.submitter}"
+        lanes[f"{job.lanes}:{lane}"].add(job.id)
+        turns[job.lanes].add(lane)
+        entries[job.lanes] += 1
+        if job.affinity:
+            affine[f"{job.lanes}:{job.priority}:{job.affinity}"].add(job.id)
+    for name, expected in (("lane", lanes), ("lanes", turns), ("affine", affine)):
+        assert {rest: set(each) for (first, rest), each in seen.sets.items() if first == name} == (
+            expected
+        )
+    assert seen.entries == entries
+    available = seen.hashes.get(("available", ""), {})
+    assert {queue: int(number) for queue, number in available.items() if number != "0"} == entries
 
 
 def check_counts(seen: Seen, model: LedgerModel, counts: Counts) -> None:
@@ -77,9 +106,9 @@ def check_counts(seen: Seen, model: LedgerModel, counts: Counts) -> None:
     queued = [job for job in open_jobs if job.state is JobState.QUEUED]
     assert counts.request_bytes == sum(job.size for job in open_jobs)
     assert sum(queue.queued for queue in counts.queues) == len(queued)
-    if queued:
-        oldest = model.now - min(job.created for job in queued)
-        assert counts.queues[0].oldest_seconds == oldest / 1000
+    oldest = [queue.oldest_seconds for queue in counts.queues if queue.oldest_seconds is not None]
+    if queued and all(job.created <= model.now for job in queued):
+        assert max(oldest) == (model.now - min(job.created for job in queued)) / 1000
     begun = counts.total(JobEvent.ACCEPTED) + counts.total(JobEvent.REVIVED)
     done = sum(map(counts.total, (JobEvent.SUCCEEDED, JobEvent.FAILED, JobEvent.CANCELLED)))
     assert begun - done == len(open_jobs)
@@ -92,12 +121,23 @@ def check_counts(seen: Seen, model: LedgerModel, counts: Counts) -> None:
 
 
 def check_keys(seen: Seen, model: LedgerModel) -> None:
-    """Nothing is left of what is forgotten."""
+    """Nothing is left of what is forgotten, and of large inputs nothing after the end."""
     jobs = set(model.jobs)
-    assert seen.named("job") == jobs
-    assert seen.named("events") <= jobs
+    assert seen.named("job") == seen.named("request") == jobs
+    assert seen.named("result") <= jobs
+    assert seen.named("events") == ids(job for job in model.jobs.values() if job.followed)
+    assert seen.named("input") == ids(job for job in model.open() if job.cut)
     assert len(seen.named("idempotency")) == len(model.keys)
-    for name in ("jobs", "by", "children"):
+    pieces = {
+        rest: [[each["fields"]["id"] for each in json.loads(piece)] for piece in those]
+        for (name, rest), those in seen.sets.items()
+        if name == "pieces"
+    }
+    for job in model.jobs.values():
+        written = [[child.id for child in piece] for piece in job.pieces]
+        assert pieces.pop(job.id, []) == written
+    assert not set(pieces) & jobs
+    for name in ("jobs", "children"):
         assert set(seen.members(name)) <= jobs
     queued = {job.id for job in model.open() if job.state is JobState.QUEUED}
     assert set(seen.members("ready")) == queued

@@ -20,10 +20,8 @@ from shared.ledger import Placement
 from shared.logs import configure_logs
 from shared.registry import ModelRegistry
 from shared.settings import Settings
-from workers.app import Status, Worker
-from workers.branch_sweeper import BranchSweeper
-from workers.context import JobContext
-from workers.runner import Work
+from workers.app import Worker
+from workers.context import JobContext, WorkerParts
 
 #: Of a work that only ends when it is told to.
 LONG_SECONDS = 600
@@ -32,21 +30,15 @@ LONG_SECONDS = 600
 class MisbehavingWorker(Worker):
     """Does as a download what the test wants."""
 
-    def _build_works(
+    def _build_parts(
         self,
         registry: ModelRegistry,  # noqa: ARG002 - it needs no store
         placement: Placement,  # noqa: ARG002
-    ) -> tuple[dict[JobKind, Work], Status]:
+    ) -> WorkerParts:
         def work(context: JobContext) -> dict[str, Any]:
             return {"pid": os.getpid(), "did": ACTS[context.job.request["act"]](context)}
 
-        return {JobKind.DOWNLOAD: work}, dict
-
-    def _build_sweepers(
-        self,
-        registry: ModelRegistry,  # noqa: ARG002
-    ) -> tuple[BranchSweeper, ...]:
-        return ()
+        return WorkerParts({JobKind.DOWNLOAD: work})
 
 
 def _obey(context: JobContext) -> None:

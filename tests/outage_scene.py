@@ -7,10 +7,9 @@ import shutil
 import threading
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import redis
@@ -20,7 +19,7 @@ from embedded.hub.repository import publish
 from shared.import_request import ImportRequest
 from shared.jobs import Job, JobKind, JobState
 from shared.lakefs.store import LakeFSStore
-from shared.ledger import Hint, Ledger, NewJob, OwnedBranches, Placement, Presence
+from shared.ledger import Ledger, NewJob, OwnedBranches, Placement, Presence, Want
 from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.requests import (
@@ -36,11 +35,12 @@ from tests.ollama_server import Model, OllamaTestServer, ollama_server
 from tests.processes import wait_until
 from tests.switched_proxy import SwitchedProxy, switched_proxy
 from tests.tiny_models import tiny_llama
-from workers.context import JobContext
-from workers.heartbeat import Heartbeat
+from workers.context import JobContext, Work
 from workers.inference.manager import InferenceManager, build_manager
 from workers.lifecycle.works import lifecycle_works
-from workers.runner import JobFailedError, Runner
+from workers.process.heartbeat import Heartbeat
+from workers.process.runner import Runner, RunOutcome
+from workers.process.slots import Slots
 
 #: Files of the model that is moved, so that a transfer has a middle.
 NOISE_BYTES = 6_000_000
@@ -83,21 +83,26 @@ class Scene:
         self.proxies = proxies
         self._ollama = ollama
         self._settings = settings
-        self._hints: SimpleQueue[str | None] = SimpleQueue()
-        self.ledger = Ledger(client, settings.ledger, self._publish)
-        self.heartbeat = Heartbeat(self.ledger, settings.ledger.heartbeat_seconds, lambda _: None)
+        self.ledger = Ledger(client, settings.ledger)
+        self.heartbeat = Heartbeat(
+            "all@here", self.ledger, settings.ledger.heartbeat_seconds, lambda: None
+        )
         self._registry = ModelRegistry(settings.mlflow)
         placement = Placement(client, settings.ledger)
         branches = OwnedBranches(client, settings.ledger)
         queues = InferenceQueues(Presence(client, settings.ledger))
-        works = lifecycle_works(settings, self.ledger, self._registry, placement, branches, queues)
+        parts = lifecycle_works(settings, self.ledger, self._registry, placement, branches, queues)
         self.manager = build_manager(settings, self._registry, LakeFSStore(settings.lakefs))
-        works[JobKind.INFER] = lambda context: _infer(self.manager, context)
-        self._runner = Runner("all@here", self.ledger, self.heartbeat, works, settings.ledger)
+        infer: Work = lambda context: _infer(self.manager, context)  # noqa: E731
+        works = {**parts.works, JobKind.INFER: infer}
+        runner = Runner(self.ledger, self.heartbeat, works, settings.ledger)
+        kinds = tuple(kind.value for kind in works)
+        want = Want(slot="all@here/", owner="all@here", queues=kinds)
+        self._slots = Slots(want, SLOTS, self.ledger, self.heartbeat, runner, Unobserved())
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=target, daemon=True)
-            for target in (*[self._work] * SLOTS, self.heartbeat.run, self._reconcile)
+            for target in (self.heartbeat.run, self._reconcile)
         ]
         #: What the registrations of the cases register.
         self.uploaded: dict[str, Any] = {}
@@ -105,6 +110,7 @@ class Scene:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+        self._slots.start()
         self.do("download", model_name=STAGED_MODEL)
         self.uploaded = self.do("upload")
         self.do("register lakefs", registered_name="served", stage="production")
@@ -113,13 +119,14 @@ class Scene:
 
     def close(self) -> None:
         self._ended.set()
+        self._slots.stop()
+        self.heartbeat.stop_work()
+        self._slots.wait(10)
         self.heartbeat.stop()
-        for _ in range(SLOTS):
-            self._hints.put(None)
         for thread in self._threads:
             thread.join(10)
         # The works have no end at which they would close their connections.
-        del self._runner, self._registry, self.manager
+        del self._slots, self._registry, self.manager
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             gc.collect()
@@ -198,18 +205,19 @@ class Scene:
             self.manager.clear_cache()
             shutil.rmtree(storage.snapshots_dir, ignore_errors=True)
 
-    def _publish(self, hints: Sequence[Hint]) -> None:
-        for hint in hints:
-            self._hints.put(hint.id)
-
-    def _work(self) -> None:
-        while (job_id := self._hints.get()) is not None:
-            with suppress(JobFailedError):
-                self._runner.run(job_id)
-
     def _reconcile(self) -> None:
         while not self._ended.wait(self._settings.ledger.reconcile_seconds):
-            self._publish(self.ledger.reconcile().hints)
+            self.ledger.reconcile()
+
+
+class Unobserved:
+    """Is told of runs and does nothing."""
+
+    def started(self, job: Job) -> None:
+        """Do nothing."""
+
+    def left(self, job: Job, outcome: RunOutcome, seconds: float) -> None:
+        """Do nothing."""
 
 
 def _infer(manager: InferenceManager, context: JobContext) -> dict[str, Any]:

@@ -1,128 +1,138 @@
-"""Composition root of a worker: what it is made of, and its life from start to drain."""
+"""Composition root of a worker: its parts, and its life from start to shutdown."""
 
+import sys
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import structlog
-from celery import Celery, signals
-from kombu.exceptions import KombuError
-from redis.exceptions import RedisError
+from celery import signals
 
-from shared.jobs import JobKind
+from shared.errors import UnavailableError
 from shared.ledger import (
     Ledger,
+    OldLedger,
     OwnedBranches,
     Placement,
     Presence,
     TransitionEpoch,
+    Want,
     WorkerInfo,
     connect,
+    prepare_ledger,
 )
+from shared.ledger.schema import SchemaError, celery_queue
 from shared.logs import configure_logs
 from shared.queue import (
-    CELERY_TASKS,
     DOWNLOADS,
     INFERENCE,
     INFERENCE_OLLAMA,
     REGISTRATIONS,
     UPLOADS,
     InferenceQueues,
-    Queue,
     celery_app,
     uploads_of,
 )
 from shared.registry import ModelRegistry
 from shared.settings import Settings
-from workers.alone import Alone
-from workers.drain import Drain
-from workers.hearing import Hearing
-from workers.heartbeat import Heartbeat
-from workers.lost_hosts import LostHosts
-from workers.quarantine import Quarantine, own_command
-from workers.reconciler import Reconciler
-from workers.runner import JobFailedError, Runner, Work
-from workers.watchdog import Watchdog, put_off_end
+from workers.context import Background, WorkerParts
+from workers.process.celery_events import CeleryEvents
+from workers.process.celery_worker import CeleryWorker
+from workers.process.heartbeat import Heartbeat
+from workers.process.quarantine import QuarantineChild, QuarantineRunner, own_command
+from workers.process.reconciler import LostHostRecovery, Reconciler
+from workers.process.report import WorkerReport
+from workers.process.runner import Runner
+from workers.process.shutdown import Drain
+from workers.process.slots import Slots
+from workers.process.watchdog import ConsumerLiveness, Watchdog, postpone_exit
 
-if TYPE_CHECKING:
-    from workers.branch_sweeper import BranchSweeper
+#: Between two looks for a Redis that is away when the worker starts.
+_REDIS_SECONDS = 1.0
+#: The last events are sent within this time.
+_LAST_EVENTS_SECONDS = 1.0
 
 log = structlog.get_logger()
 
-#: What a worker says of itself, beside its jobs in flight.
-Status = Callable[[], dict[str, Any]]
-
-
-class _Background(Protocol):
-    """What a worker does in a thread of its own."""
-
-    def run(self) -> None:
-        """Go on until the worker ends."""
-
 
 class Worker:
-    """One worker process: a Celery consumer with a runner, a heartbeat and a reconciler."""
+    """One worker process: slots that run jobs, what keeps it healthy, and Celery around it."""
 
     def __init__(self, settings: Settings, kind: str, name: str | None = None) -> None:
         self.settings = settings
         self.kind = kind
         self.name = name or f"{kind}@{settings.storage.host_id}"
-        self.app = celery_app(settings, kind)
-        self.app.conf.worker_consumer = "workers.consumer:WaryConsumer"
-        client = connect(settings.redis)
-        self._queue = Queue(self.app)
-        self._ledger = ledger = Ledger(client, settings.ledger, self._queue.publish)
-        self._presence = Presence(client, settings.ledger)
-        registry = ModelRegistry(settings.mlflow, TransitionEpoch(client, settings.ledger))
-        placement = Placement(client, settings.ledger)
-        self._branches = OwnedBranches(client, settings.ledger)
-        self._works, self._status = self._build_works(registry, placement)
-        self._sweepers = self._build_sweepers(registry)
-        self._heartbeat = Heartbeat(
+        self._client = connect(settings.redis)
+        self._ledger = ledger = Ledger(self._client, settings.ledger)
+        self._presence = presence = Presence(self._client, settings.ledger)
+        registry = ModelRegistry(settings.mlflow, TransitionEpoch(self._client, settings.ledger))
+        placement = Placement(self._client, settings.ledger)
+        self._parts = parts = self._build_parts(registry, placement)
+
+        info = WorkerInfo(self.name, kind, settings.storage.host_id, {})
+        every_seconds = settings.ledger.heartbeat_seconds
+        self._report = WorkerReport(presence, info, parts.status, self._own_status, every_seconds)
+        models = parts.models
+        self._heartbeat = heartbeat = Heartbeat(
+            self.name,
             ledger,
-            settings.ledger.heartbeat_seconds,
+            every_seconds,
             self._on_beat,
             settings.ledger.max_seconds,
+            models.load_seconds if models is not None else None,
         )
-        quarantine = Quarantine(self.name, ledger, self._heartbeat, own_command())
-        runner = Runner(
-            self.name, ledger, self._heartbeat, self._works, settings.ledger, quarantine
+        app = celery_app(settings, kind)
+        names = [celery_queue(settings.ledger, queue) for queue in self.queues]
+        self._celery = CeleryWorker(app, self.name, names, ledger, heartbeat)
+        self._events = CeleryEvents(app, self.name)
+        runner = Runner(ledger, heartbeat, parts.works, settings.ledger, self._report.flush)
+        want = Want(slot=f"{self.name}/", owner=self.name, queues=tuple(self.queues))
+        slots = Slots(want, self.slots, ledger, heartbeat, runner, self._events, models)
+        quarantine = QuarantineRunner(ledger, heartbeat, own_command())
+        want_alone = replace(want, slot=f"{self.name}/alone-", alone=True)
+        alone = Slots(want_alone, 1, ledger, heartbeat, quarantine, self._events)
+        if models is not None:
+            models.on_change(self._models_changed)
+        self._slots = (slots, alone)
+        lost_hosts = LostHostRecovery(
+            ledger, presence, placement, settings.worker.host_lost_seconds
         )
-        lost_hosts = LostHosts(ledger, self._presence, placement, settings.worker.host_lost_seconds)
-        self._reconciler = Reconciler(ledger, self._queue, lost_hosts, settings.ledger)
+        old_ledger = OldLedger(self._client, settings.ledger)
+        self._reconciler = Reconciler(ledger, old_ledger, lost_hosts, settings.ledger)
         self._drain = Drain(
             self.name,
             ledger,
-            self._presence,
-            self._heartbeat,
-            runner,
-            self._reconciler,
+            presence,
+            heartbeat,
+            self._slots,
+            self._stop_others,
             settings.worker.drain_seconds,
         )
-        self._hearing = Hearing(self.slots)
+        pulses = {"a slot": slots.seen_at, "Celery's event loop": self._celery.seen_at}
+        self._liveness = ConsumerLiveness(pulses)
         self._watchdog = Watchdog(
             ledger,
-            self._heartbeat,
-            self._hearing,
+            heartbeat,
+            self._liveness,
             settings.worker,
-            broker_answers=self._broker_answers,
+            redis_answers=self._redis_answers,
             leave=self._drain.leave,
         )
-        for job_kind in self._works:
-            _define_celery_task(self.app, job_kind, runner, self._hearing)
 
     @property
-    def queues(self) -> list[str]:
-        """The queues that this kind of worker consumes."""
+    def queues(self) -> Sequence[str]:
+        """The queues from which this kind of worker takes jobs."""
         if self.kind == "gpu":
-            return [INFERENCE]
+            return (INFERENCE,)
         if self.kind == "ollama":
-            return [INFERENCE_OLLAMA]
-        return [DOWNLOADS, UPLOADS, uploads_of(self.settings.storage.host_id), REGISTRATIONS]
+            return (INFERENCE_OLLAMA,)
+        return (DOWNLOADS, UPLOADS, uploads_of(self.settings.storage.host_id), REGISTRATIONS)
 
     @property
     def slots(self) -> int:
-        """How many jobs it does at once."""
+        """How many jobs it runs at once."""
         if self.kind == "gpu":
             return self.settings.worker.gpu_concurrency
         if self.kind == "ollama":
@@ -130,40 +140,32 @@ class Worker:
         return self.settings.worker.cpu_concurrency
 
     def run(self) -> None:
-        """Consume until told to stop."""
+        """Run jobs until told to stop."""
+        self._await_schema()
         signals.setup_logging.connect(lambda **_: configure_logs(), weak=False)
-        signals.worker_ready.connect(lambda sender, **_: self._start(sender), weak=False)
+        signals.worker_ready.connect(lambda **_: self._start(), weak=False)
         signals.worker_shutting_down.connect(lambda **_: self._drain.begin(), weak=False)
-        self.app.worker_main(
-            [
-                "worker",
-                "--pool=threads",
-                f"--concurrency={self.slots}",
-                f"--queues={','.join(self.queues)}",
-                f"--hostname={self.name}",
-                "--task-events",
-                "--without-gossip",
-                "--without-mingle",
-            ]
-        )
+        status = self._celery.run(list(self._parts.works), self.slots)
+        # Celery ends at once; the jobs have their grace time.
+        self._drain.begin()
+        self._drain.wait()
+        sys.exit(status)
 
     def run_alone(self, job_id: str, fence: int, parent: int) -> None:
-        """Do one job that the worker ``parent``, another process, has claimed."""
+        """Run one job that the worker ``parent``, another process, has claimed."""
         settings = self.settings.ledger
 
-        def on_beat(_: int) -> None:
-            # The parent announces for both; that this process may live on is its own to say.
-            put_off_end(2 * settings.lease_seconds)
+        def on_beat() -> None:
+            # The parent announces for both; each process postpones its own exit.
+            postpone_exit(2 * settings.lease_seconds)
 
         heartbeat = Heartbeat(
-            self._ledger, settings.heartbeat_seconds, on_beat, settings.max_seconds
+            self.name, self._ledger, settings.heartbeat_seconds, on_beat, settings.max_seconds
         )
-        runner = Runner(self.name, self._ledger, heartbeat, self._works, settings)
-        Alone(self._ledger, heartbeat, runner, settings).run(job_id, fence, parent)
+        runner = Runner(self._ledger, heartbeat, self._parts.works, settings)
+        QuarantineChild(self._ledger, heartbeat, runner, settings).run(job_id, fence, parent)
 
-    def _build_works(
-        self, registry: ModelRegistry, placement: Placement
-    ) -> tuple[dict[JobKind, Work], Status]:
+    def _build_parts(self, registry: ModelRegistry, placement: Placement) -> WorkerParts:
         # Beside queues and slots, only here do the kinds differ; only a GPU worker imports torch.
         if self.kind in {"gpu", "ollama"}:
             from workers.inference.works import inference_works  # noqa: PLC0415
@@ -171,50 +173,66 @@ class Worker:
             return inference_works(self.settings, registry, ollama_only=self.kind == "ollama")
         from workers.lifecycle.works import lifecycle_works  # noqa: PLC0415
 
+        branches = OwnedBranches(self._client, self.settings.ledger)
         queues = InferenceQueues(self._presence)
-        works = lifecycle_works(
-            self.settings, self._ledger, registry, placement, self._branches, queues
+        return lifecycle_works(self.settings, self._ledger, registry, placement, branches, queues)
+
+    def _await_schema(self) -> None:
+        """Wait for Redis; end the process if its ledger is of a later version."""
+        while True:
+            try:
+                prepare_ledger(self._client, self.settings.ledger, wait_seconds=0)
+            except UnavailableError as error:
+                log.warning("waiting for Redis", reason=error.detail)
+                time.sleep(_REDIS_SECONDS)
+            except SchemaError as error:
+                log.error("worker does not start", reason=error.detail)  # noqa: TRY400 - no defect
+                sys.exit(1)
+            else:
+                return
+
+    def _start(self) -> None:
+        # Before the first beat a job may hold Python's lock already.
+        postpone_exit(2 * self.settings.ledger.lease_seconds)
+        parts: tuple[Background, ...] = (
+            self._heartbeat,
+            self._report,
+            self._reconciler,
+            self._watchdog,
+            *self._parts.background,
         )
-        return works, dict
-
-    def _build_sweepers(self, registry: ModelRegistry) -> "tuple[BranchSweeper, ...]":
-        if self.kind != "cpu":
-            return ()
-        from workers.lifecycle.works import branch_sweeper  # noqa: PLC0415
-
-        return (branch_sweeper(self.settings, self._ledger, registry, self._branches),)
-
-    def _start(self, consumer: object) -> None:
-        self._hearing.attach(consumer)
-        parts: list[_Background] = [self._heartbeat, self._reconciler, self._watchdog]
-        for part in (*parts, *self._sweepers):
+        for part in parts:
             threading.Thread(target=part.run, name=type(part).__name__, daemon=True).start()
-        log.info("worker ready", name=self.name, queues=self.queues)
+        self._events.start()
+        log.info("worker ready", name=self.name, queues=list(self.queues))
+        for slots in self._slots:
+            slots.start()
 
-    def _on_beat(self, in_flight: int) -> None:
-        """Say that this worker is alive, and that its process may live on."""
-        put_off_end(2 * self.settings.ledger.lease_seconds)
-        status = {
-            "in_flight": in_flight,
-            "consuming": self._hearing.consuming,
+    def _models_changed(self) -> None:
+        self._report.changed()
+        for slots in self._slots:
+            slots.look_again()
+
+    def _stop_others(self) -> None:
+        self._reconciler.stop()
+        self._report.stop()
+        self._events.stop(_LAST_EVENTS_SECONDS)
+
+    def _on_beat(self) -> None:
+        """Announce that this worker is alive, and postpone the end of its process."""
+        postpone_exit(2 * self.settings.ledger.lease_seconds)
+        self._report.announce()
+
+    def _own_status(self) -> dict[str, Any]:
+        return {
+            "in_flight": len(self._heartbeat.running()),
+            "consuming": self._liveness.consuming,
             "draining": self._drain.begun,
-            **self._status(),
         }
-        self._presence.announce(
-            WorkerInfo(self.name, self.kind, self.settings.storage.host_id, status)
-        )
 
-    def _broker_answers(self) -> bool:
-        """Ask for anything over a connection that is new."""
+    def _redis_answers(self) -> bool:
         try:
-            self._queue.hinted(self.queues[0])
-        except (KombuError, RedisError, OSError):
+            self._ledger.ping()
+        except UnavailableError:
             return False
         return True
-
-
-def _define_celery_task(app: Celery, kind: JobKind, runner: Runner, hearing: Hearing) -> None:
-    @app.task(name=CELERY_TASKS[kind], throws=(JobFailedError,))  # type: ignore[untyped-decorator]
-    def run(job_id: str) -> None:
-        with hearing.occupied():
-            runner.run(job_id)

@@ -16,7 +16,7 @@ async def live() -> Message:
 
 
 @router.get("/ready", summary="Whether jobs can be accepted", responses={503: STORE_ANSWERS[503]})
-def ready(services: Provided) -> Message:
+async def ready(services: Provided) -> Message:
     """Answer 200 when the ledger can be reached, else 503."""
-    services.ledger.ping()
+    await services.ledger.ping()
     return Message(message="ready")

@@ -1,33 +1,31 @@
 """Inference: ask a model, look at the workers that answer, empty their caches."""
 
-from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 from celery.exceptions import CeleryError
 from fastapi import APIRouter, Body, Response
+from fastapi.concurrency import run_in_threadpool
 from kombu.exceptions import KombuError
 from pydantic import BaseModel, ConfigDict
 from redis.exceptions import RedisError
 
-from api.callers import Caller, Calling
+from api.callers import Calling
 from api.documented import JOB_ANSWERS
-from api.ownership import check_files
-from api.served import check_served
 from api.services import Provided, Services
 from api.submission import check_timeout
-from api.threads import INFERENCES
-from api.waiting import Wait, Waiting
-from shared.errors import QueueFullError, UnavailableError, UnsupportedTaskError
-from shared.jobs import Job, JobKind
+from api.waiting import Waiting
+from shared.errors import QueueFullError, UnavailableError
+from shared.jobs import JobKind
 from shared.ledger import NewJob
-from shared.models import ModelVersion
 from shared.queue import INFERENCE, INFERENCE_OLLAMA
 from shared.requests import InferRequest, RegisteredName
 
 router = APIRouter(prefix="/inference", tags=["inference"])
 
-#: Priorities of jobs whose request does not say: of priority-one models, and of the others.
-FIRST, USUAL = 0, 5
+INFERENCE_QUEUES = (INFERENCE, INFERENCE_OLLAMA)
+#: Priority of a job whose request does not say, unless its model has priority.
+USUAL = 5
 #: An idle worker answers in milliseconds; unloading a large model takes longer.
 CONTROL_SECONDS = 10.0
 
@@ -71,67 +69,41 @@ async def infer(
     ],
 ) -> Response:
     """Queue a request to a registered model; the job's result holds the model's answer."""
-    try:
-        accepted = await INFERENCES.run(_accepted, services, caller, request, wait)
-    except QueueFullError as error:
-        services.refusals.note(caller.id, error)
-        raise
-    return await services.submission.answered(accepted, wait)
-
-
-def _accepted(services: Services, caller: Caller, request: InferRequest, wait: Wait) -> Job:
-    """Write a request down, or refuse what no worker could do."""
     check_timeout(services.settings.ledger, request)
     job = NewJob(
         kind=JobKind.INFER,
         request=request.model_dump(mode="json", exclude_none=True),
-        queue=services.inference_queues.of(request.engine),
+        queue=INFERENCE,
         model=request.model_name,
         max_attempts=services.settings.ledger.max_attempts,
         priority=USUAL if request.priority is None else request.priority,
         start_within_seconds=request.start_within_seconds,
         lifetime_seconds=request.timeout_seconds or services.settings.inference.max_seconds,
+        affinity=f"{request.model_name}@{request.version or request.stage or ''}",
+        streams=request.stream,
     )
-    if (earlier := services.submission.accepted_before(job, wait)) is not None:
-        return earlier
-    model = _servable(services, request)
-    check_files(services.files, caller.submitter, request.data)
-    if request.priority is None and model is not None and model.has_priority:
-        job = replace(job, priority=FIRST)
-    return services.submission.accept(job, wait)
-
-
-def _servable(services: Services, request: InferRequest) -> ModelVersion | None:
-    """Refuse what no worker could serve; None when MLflow is away: the worker finds out."""
-    check_served(services.presence, request.task, request.engine)
     try:
-        model = services.registry.resolve(request.model_name, request.version, request.stage)
-    except UnavailableError:
-        return None
-    if model.task != request.task:
-        raise UnsupportedTaskError(
-            f"{model.name} version {model.version} is registered for {model.task}",
-            field="task",
+        return await services.submission.submit(
+            job, wait, prepare=partial(services.models.prepared, request=request, caller=caller)
         )
-    if model.engine != request.engine:
-        raise UnsupportedTaskError(
-            f"{model.name} version {model.version} runs on {model.engine}", field="engine"
-        )
-    return model
+    except QueueFullError as error:
+        services.refusals.note(caller.id, error)
+        raise
 
 
 @router.get("/health", summary="Whether inference can be served")
-def health(services: Provided) -> dict[str, Any]:
+async def health(services: Provided) -> dict[str, Any]:
     """Return the GPU and Ollama workers that are alive and what each says of its parts.
 
     `degraded`: Ollama does not answer, and `affected_models` in production are served by it.
     """
-    workers, affected = _inference_workers(services), services.ollama_dependents.affected()
+    workers = await run_in_threadpool(_inference_workers, services)
+    affected = await run_in_threadpool(services.ollama_dependents.affected)
     served = "degraded" if affected else "ok"
     return {
         "status": served if workers else "unavailable",
         "affected_models": affected,
-        "queued": sum(map(services.ledger.queued, (INFERENCE, INFERENCE_OLLAMA))),
+        "queued": sum([await services.ledger.queued(queue) for queue in INFERENCE_QUEUES]),
         "workers": {
             name: {
                 "in_flight": status["in_flight"],

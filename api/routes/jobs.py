@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 from fastapi.sse import format_sse_event
 
@@ -14,11 +13,11 @@ from api.callers import Calling
 from api.documented import CONFLICT, EVENT_STREAM, NOT_FOUND
 from api.ownership import OwnJob
 from api.services import Provided, Services
-from api.views import JobPage, JobView
+from api.views import JobPage, JobView, job_response
 from api.waiting import MAX_WAIT_SECONDS
 from shared.errors import UnavailableError
-from shared.jobs import JobKind, JobState
-from shared.ledger import Event
+from shared.jobs import Job, JobKind, JobState
+from shared.ledger import Event, Filter
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -31,8 +30,8 @@ class Paging:
     cursor: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None
 
 
-@router.get("", summary="List jobs, newest first")
-def list_jobs(
+@router.get("", summary="List jobs, newest first", response_model=JobPage)
+async def list_jobs(
     services: Provided,
     caller: Calling,
     page: Annotated[Paging, Depends()],
@@ -42,21 +41,25 @@ def list_jobs(
         str | None, Query(max_length=300, openapi_examples={"m": {"value": "org/model"}})
     ] = None,
     parent_id: Annotated[str | None, Query(pattern=r"^[0-9a-zA-Z-]{1,64}$")] = None,
-) -> JobPage:
-    """Return the jobs that fit all that is given; a key sees its own, an admin's all."""
-    jobs, next_cursor = services.ledger.page(
-        state=state,
-        kind=kind,
-        model=model,
-        parent_id=parent_id,
-        submitter=caller.submitter,
-        limit=page.limit,
-        cursor=page.cursor,
+) -> Response:
+    """Return the jobs that fit all that is given; a key sees its own, an admin's all.
+
+    Requests and results of more than 4 KB are left out; a look at the job shows them.
+    """
+    wanted = Filter(
+        state=state, kind=kind, model=model, parent_id=parent_id, submitter=caller.submitter
     )
-    return JobPage(jobs=[JobView.of(job) for job in jobs], next_cursor=next_cursor)
+    jobs, next_cursor = await services.ledger.page(wanted, limit=page.limit, cursor=page.cursor)
+    views = [JobView.of(job) for job in jobs]
+    return job_response(JobPage.model_construct(jobs=views, next_cursor=next_cursor))
 
 
-@router.get("/{job_id}", summary="Look at a job, or wait for its end", responses=NOT_FOUND)
+@router.get(
+    "/{job_id}",
+    summary="Look at a job, or wait for its end",
+    responses=NOT_FOUND,
+    response_model=JobView,
+)
 async def get_job(
     services: Provided,
     job: OwnJob,
@@ -66,11 +69,11 @@ async def get_job(
             ge=0, le=MAX_WAIT_SECONDS, description="Hold the answer for the job's end, in seconds."
         ),
     ] = 0,
-) -> JobView:
+) -> Response:
     """Return the job as it is, or as it is when it has ended or the wait is over."""
     if wait and not job.state.terminal:
-        job = await services.submission.ended(job.id, wait)
-    return JobView.of(job)
+        job = await services.ends.ended(job.id, wait)
+    return job_response(JobView.of(job))
 
 
 @router.get(
@@ -107,14 +110,23 @@ async def follow_job(
     204: the job has ended and there are no events after `Last-Event-ID`, so there is no reason to
     connect again.
     """
-    resumed = last_event_id is not None and job.state.terminal
-    if resumed and not await services.events.since(job.id, last_event_id or "0"):
+    if last_event_id is not None and await _received_all(services, job, last_event_id):
         return Response(status_code=204)
+    await services.ledger.follow(job.id)
     return StreamingResponse(
         _sent_events(services, request, job.id, last_event_id or "0"),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
     )
+
+
+async def _received_all(services: Services, job: Job, last_event_id: str) -> bool:
+    """Return whether a job has ended and a client has its last event."""
+    if job.finished_at is None or await services.events.since(job.id, last_event_id):
+        return False
+    # Ids of events begin with the milliseconds of Redis' clock. The events of a job that ended
+    # some time ago are deleted: a client that was away since before its end is sent the end again.
+    return int(last_event_id.partition("-")[0]) >= job.finished_at.timestamp() * 1000 - 1
 
 
 async def _sent_events(
@@ -127,7 +139,7 @@ async def _sent_events(
                 yield _sent(event)
             elif await request.is_disconnected():
                 return
-            elif await _over(services, job_id):
+            elif await services.ledger.ended(job_id):
                 # It may have ended since nothing had happened for a while.
                 for last in await services.events.since(job_id, after):
                     yield _sent(last)
@@ -144,20 +156,16 @@ def _sent(event: Event) -> bytes:
     return format_sse_event(data_str=data, event=event.name, id=event.id)
 
 
-async def _over(services: Services, job_id: str) -> bool:
-    """Return whether no more events will be written: the job has ended, or is forgotten."""
-    return await run_in_threadpool(services.ledger.ended, job_id)
-
-
 @router.post(
     "/{job_id}/cancel",
     summary="Cancel a job",
     responses=NOT_FOUND | CONFLICT,
     status_code=202,
+    response_model=JobView,
 )
-def cancel_job(services: Provided, job: OwnJob) -> JobView:
+async def cancel_job(services: Provided, job: OwnJob) -> Response:
     """Cancel a queued job at once, and ask a running one to stop; 409 if it has ended."""
-    return JobView.of(services.ledger.cancel(job.id))
+    return job_response(JobView.of(await services.ledger.cancel(job.id)), 202)
 
 
 @router.post(
@@ -165,7 +173,8 @@ def cancel_job(services: Provided, job: OwnJob) -> JobView:
     summary="Try a failed or cancelled job again",
     responses=NOT_FOUND | CONFLICT,
     status_code=202,
+    response_model=JobView,
 )
-def retry_job(services: Provided, job: OwnJob) -> JobView:
+async def retry_job(services: Provided, job: OwnJob) -> Response:
     """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
-    return JobView.of(services.ledger.revive(job.id))
+    return job_response(JobView.of(await services.ledger.revive(job.id)), 202)

@@ -1,5 +1,6 @@
 """Submits of lifecycle jobs: download, upload, register."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
@@ -9,10 +10,10 @@ from fastapi.concurrency import run_in_threadpool
 
 from api.callers import Caller, Calling
 from api.documented import JOB_ANSWERS
-from api.ownership import check_files
+from api.own_files import check_files
 from api.served import check_served
 from api.services import Provided, Services
-from api.submission import check_timeout
+from api.submission import Prepare, check_timeout
 from api.waiting import Waiting
 from shared.import_request import ImportRequest
 from shared.jobs import JobKind
@@ -115,7 +116,7 @@ async def register(
     """Make a model in a lakeFS commit a version in MLflow, and give it a stage if asked."""
     check = partial(check_served, services.presence, request.task, request.engine)
     job = _job(services, JobKind.REGISTER, request, REGISTRATIONS, request.registered_name)
-    return await services.submission.submit(job, wait, check=check)
+    return await services.submission.submit(job, wait, prepare=_checked_by(check))
 
 
 @router.post(
@@ -186,7 +187,17 @@ async def import_model(
     check = partial(_check_import, services, caller, request)
     # Between its children it only looks at what is done: work as light as a registration.
     job = _job(services, JobKind.IMPORT, request, REGISTRATIONS, request.model_name)
-    return await services.submission.submit(job, wait, check=check)
+    return await services.submission.submit(job, wait, prepare=_checked_by(check))
+
+
+def _checked_by(check: Callable[[], None]) -> Prepare:
+    """Return what prepares a job by a check that takes a thread."""
+
+    async def prepare(job: NewJob) -> NewJob:
+        await run_in_threadpool(check)
+        return job
+
+    return prepare
 
 
 def _check_import(services: Services, caller: Caller, request: ImportRequest) -> None:

@@ -9,7 +9,7 @@ from client.doctor.scene import Scene
 from shared.errors import LifecycleError, NotFoundError
 from shared.lakefs.connection import base_url
 from shared.lakefs.listing import RepositoryListing
-from shared.ledger import BranchFailure, JobBranch, JobReader, OwnedBranches
+from shared.ledger import BranchFailure, JobBranch, Ledger, OwnedBranches
 
 _PART = "Branches"
 _JOB = re.compile(r"job-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
@@ -25,7 +25,7 @@ def branches(scene: Scene) -> list[Finding]:
         found = [_failure(scene, each) for each in owned.failures().values()]
         recorded = {branch.address for branch in owned.of_jobs()}
         with closing(RepositoryListing(lakefs)) as listing:
-            left = dict(_unrecorded(listing, JobReader(client, scene.settings.ledger), recorded))
+            left = dict(_unrecorded(listing, Ledger(client, scene.settings.ledger), recorded))
     except LifecycleError as error:
         return [Finding(_PART, Level.UNKNOWN, error.detail)]
     finally:
@@ -35,7 +35,7 @@ def branches(scene: Scene) -> list[Finding]:
 
 
 def _unrecorded(
-    listing: RepositoryListing, ledger: JobReader, recorded: set[str]
+    listing: RepositoryListing, ledger: Ledger, recorded: set[str]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield each repository with its branches of jobs that have ended and that nobody recorded."""
     for repo in listing.repositories():

@@ -50,6 +50,11 @@ class Scene:
         """Return where workers announce themselves."""
         return Presence(self.redis(), self.settings.ledger)
 
+    def old_presence(self) -> Presence:
+        """Return where workers of schema 1 announce themselves."""
+        ledger = self.settings.ledger
+        return Presence(self.redis(), ledger, prefix=ledger.prefix)
+
     def lakefs(self) -> LakeFSSettings:
         """Return how to reach the lakeFS that the platform here uses."""
         known: dict[str, object] = {"timeout_seconds": _LAKEFS_SECONDS}

@@ -28,7 +28,22 @@ def workers(scene: Scene) -> list[Finding]:
         return _as_the_api_sees(scene)
     with scene.client() as client:
         kinds = [kind for kind in _KINDS if kind != "ollama" or _has_ollama(scene, alive)]
-        return [_finding(scene, client, kind, alive) for kind in kinds]
+        found = [_finding(scene, client, kind, alive) for kind in kinds]
+    return found + _of_an_older_version(scene)
+
+
+def _of_an_older_version(scene: Scene) -> list[Finding]:
+    """Name the workers that do not see the jobs of this version."""
+    try:
+        old = scene.old_presence().workers()
+    except LifecycleError:
+        return []
+    if not old:
+        return []
+    names = ", ".join(f"{worker.name} on {worker.host}" for worker in old)
+    detail = f"{names}: takes none of this version's jobs"
+    mend = "stop it, install this version there and start it; its running jobs go on here"
+    return [Finding("Workers of an older version", Level.WARNING, detail, mend)]
 
 
 def _has_ollama(scene: Scene, alive: list[WorkerInfo]) -> bool:

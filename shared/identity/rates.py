@@ -3,7 +3,7 @@
 import math
 from importlib import resources
 
-import redis
+from redis.asyncio import Redis
 
 from shared.errors import RateLimitedError
 from shared.ledger import redis_errors
@@ -12,9 +12,7 @@ from shared.ledger import redis_errors
 class RateLimit:
     """So many calls a second for each caller, after a burst."""
 
-    def __init__(
-        self, client: "redis.Redis", prefix: str, *, per_second: float, burst: int
-    ) -> None:
+    def __init__(self, client: Redis, prefix: str, *, per_second: float, burst: int) -> None:
         self._prefix = f"{prefix}:calls:"
         self._rate = (per_second, burst)
         source = resources.files("shared.identity").joinpath("take.lua").read_text("utf-8")
@@ -25,12 +23,12 @@ class RateLimit:
         """Whether there is a limit at all."""
         return self._rate[0] > 0
 
-    def take(self, who: str) -> None:
+    async def take(self, who: str) -> None:
         """Count a call; raise ``RateLimitedError`` if it is one too many."""
         if not self.applies:
             return
         with redis_errors():
-            wait_ms = int(self._script(keys=[self._prefix + who], args=self._rate))
+            wait_ms = int(await self._script(keys=[self._prefix + who], args=self._rate))
         if wait_ms:
             seconds = math.ceil(wait_ms / 1000)
             raise RateLimitedError(

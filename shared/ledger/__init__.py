@@ -1,5 +1,6 @@
 """The ledger: the truth about every job, in Redis."""
 
+from shared.ledger.async_ledger import AsyncLedger
 from shared.ledger.branches import (
     BranchFailure,
     BranchRecords,
@@ -9,7 +10,8 @@ from shared.ledger.branches import (
     UnrecordedBranches,
     VersionBranch,
 )
-from shared.ledger.connection import connect, redis_errors
+from shared.ledger.claims import Claimed, Ended, Postponed, Want
+from shared.ledger.connection import connect, connect_async, redis_errors
 from shared.ledger.counts import (
     RUN_SECONDS_BOUNDS,
     Counts,
@@ -18,42 +20,53 @@ from shared.ledger.counts import (
     QueueDepth,
     RunTimes,
 )
-from shared.ledger.epoch import TransitionEpoch
+from shared.ledger.ends import Ends
+from shared.ledger.epoch import RecentEpoch, TransitionEpoch
 from shared.ledger.events import Event, EventReader
-from shared.ledger.ledger import Ledger, Reconciliation, Waited
+from shared.ledger.ledger import Ledger, Reconciliation
+from shared.ledger.migration import OldLedger, prepare_ledger
 from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
-from shared.ledger.reader import JobReader
+from shared.ledger.queries import Filter
 from shared.ledger.record import NewJob
-from shared.ledger.scripts import Hint
+from shared.ledger.schema import SchemaError
 
 __all__ = [
     "RUN_SECONDS_BOUNDS",
+    "AsyncLedger",
     "BranchFailure",
     "BranchRecords",
+    "Claimed",
     "Counts",
+    "Ended",
+    "Ends",
     "Event",
     "EventCount",
     "EventReader",
-    "Hint",
+    "Filter",
     "JobBranch",
     "JobEvent",
-    "JobReader",
     "Ledger",
     "NewJob",
+    "OldLedger",
     "OwnedBranch",
     "OwnedBranches",
     "Placed",
     "Placement",
+    "Postponed",
     "Presence",
     "QueueDepth",
+    "RecentEpoch",
     "Reconciliation",
     "RunTimes",
+    "SchemaError",
     "TransitionEpoch",
     "UnrecordedBranches",
     "VersionBranch",
-    "Waited",
+    "Want",
     "WorkerInfo",
     "connect",
+    "connect_async",
+    "prepare_ledger",
     "redis_errors",
 ]

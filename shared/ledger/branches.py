@@ -1,8 +1,8 @@
 """The branches in lakeFS that the platform made, recorded in Redis before they are made.
 
-The sweeper (``workers/branch_sweeper.py``) deletes recorded branches only, so that a branch of a
-person is never touched, whatever its name. A branch is reserved before it is deleted: a job that
-runs again meanwhile waits, instead of writing to a branch that is about to go.
+The sweeper (``workers/lifecycle/branch_sweeper.py``) deletes recorded branches only, so that a
+branch of a person is never touched, whatever its name. A branch is reserved before it is deleted:
+a job that runs again meanwhile waits, instead of writing to a branch that is about to go.
 """
 
 import secrets

@@ -1,11 +1,14 @@
 """Connections to Redis that answer, or fail, in bounded time."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import redis
+from redis.asyncio import ConnectionPool as AsyncConnectionPool
+from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.exceptions import MovedError
 from redis.retry import Retry
@@ -14,6 +17,8 @@ from shared.errors import UnavailableError
 from shared.settings import RedisSettings
 
 T = TypeVar("T")
+#: As many as Redis itself takes by default: each follower of events holds one.
+MAX_CONNECTIONS = 10_000
 
 
 def connect(
@@ -42,6 +47,32 @@ def connect(
     return redis.Redis.from_pool(connections)
 
 
+def connect_async(
+    settings: RedisSettings,
+    pool: type["AsyncConnectionPool"] = AsyncConnectionPool,
+    *,
+    answer_seconds: float | None = None,
+) -> "AsyncRedis":
+    """Return an asynchronous client with a pool; it connects at its first use.
+
+    A call whose connection broke is repeated once; a call that timed out is not.
+    ``answer_seconds`` is how long an answer may take, where that is longer than the setting.
+    """
+    connections = pool.from_url(
+        settings.url.get_secret_value(),
+        decode_responses=True,
+        socket_timeout=answer_seconds or settings.timeout_seconds,
+        socket_connect_timeout=settings.timeout_seconds,
+        socket_keepalive=True,
+        health_check_interval=10,
+        max_connections=MAX_CONNECTIONS,
+        retry=_AsyncRetryOnNewConnection(
+            NoBackoff(), 1, (redis.ConnectionError, redis.ResponseError)
+        ),
+    )
+    return AsyncRedis.from_pool(connections)
+
+
 class _RetryOnNewConnection(Retry):
     def call_with_retry(
         self,
@@ -52,6 +83,20 @@ class _RetryOnNewConnection(Retry):
     ) -> T:
         """Repeat a failed call, but not one that Redis refused, unless a replica refused it."""
         return super().call_with_retry(
+            do, fail, is_retryable or _may_pass_elsewhere, with_failure_count
+        )
+
+
+class _AsyncRetryOnNewConnection(AsyncRetry):
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[T]],
+        fail: Callable[[Exception], Any] | Callable[[Exception, int], Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> T:
+        """Repeat as told, but of what Redis refuses only what a replica refuses."""
+        return await super().call_with_retry(
             do, fail, is_retryable or _may_pass_elsewhere, with_failure_count
         )
 

@@ -5,17 +5,12 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
-from shared.ledger.connection import redis_errors
+from shared.ledger.connection import connect_async, redis_errors
+from shared.ledger.schema import schema_prefix
 from shared.settings import LedgerSettings, RedisSettings
 
 #: One blocking read waits at most this long; it bounds how late a closed client is noticed.
 BLOCK_SECONDS = 5
-#: Who follows or waits holds a connection: as many as Redis itself takes where nobody set more.
-MAX_CONNECTIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -33,22 +28,10 @@ class EventReader:
     """Reads events without holding a thread; made for many clients that wait at once."""
 
     def __init__(self, redis_settings: RedisSettings, settings: LedgerSettings) -> None:
-        self._prefix = settings.prefix
-        self._redis = Redis.from_url(
-            redis_settings.url.get_secret_value(),
-            decode_responses=True,
-            max_connections=MAX_CONNECTIONS,
-            socket_timeout=BLOCK_SECONDS + redis_settings.timeout_seconds,
-            socket_connect_timeout=redis_settings.timeout_seconds,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 1),
+        self._prefix = schema_prefix(settings)
+        self._redis = connect_async(
+            redis_settings, answer_seconds=BLOCK_SECONDS + redis_settings.timeout_seconds
         )
-
-    async def last_id(self, job_id: str) -> str:
-        """Return the id of the job's newest event."""
-        with redis_errors():
-            newest = await self._redis.xrevrange(self._key(job_id), count=1)
-        return str(newest[0][0]) if newest else "0"
 
     async def follow(self, job_id: str, after: str = "0") -> AsyncIterator[Event | None]:
         """Yield the events after an id, the past ones first, up to and with ``done``.

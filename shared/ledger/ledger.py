@@ -1,42 +1,38 @@
-"""The ledger's operations; each that writes is one atomic Lua call of a script beside this."""
+"""The ledger for workers and tools: it blocks until Redis answers."""
 
-import hashlib
 import json
 import random
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
+from redis.exceptions import NoScriptError
 
-from shared.errors import ConflictError, ErrorInfo, IdempotencyConflictError
+from shared.errors import ErrorInfo
 from shared.jobs import Job, JobState, Progress
+from shared.ledger.claims import Claimed, Ended, Postponed, Want
 from shared.ledger.connection import redis_errors
-from shared.ledger.counts import Counts, to_counts
-from shared.ledger.reader import JobReader
-from shared.ledger.record import NewJob, to_job
-from shared.ledger.refusals import refused
-from shared.ledger.scripts import REDIS_CLOCK, Hint, Scripts
+from shared.ledger.counts import Counts
+from shared.ledger.queries import Commands, Filter, Queries, Steps
+from shared.ledger.record import NewJob, Record
+from shared.ledger.schema import celery_queue
+from shared.ledger.scripts import REDIS_CLOCK, Operation, Scripts
 from shared.settings import LedgerSettings
 
-#: Jobs looked at in one pass of the reconciler.
+T = TypeVar("T")
+#: The most jobs of each sort that one pass of the reconciler looks at.
 RECONCILE_LIMIT = 500
-
-#: Tells Celery of jobs; does not raise when Celery's broker is away.
-Publish = Callable[[Sequence[Hint]], None]
-
-
-def _nowhere(_: Sequence[Hint]) -> None:
-    """Leave the hints to the reconciler."""
+#: The ends of a run in which the slot claims nothing.
+_NOTHING = Claimed()
+#: All jobs.
+_ALL = Filter()
 
 
 @dataclass(frozen=True)
 class Reconciliation:
     """What one pass of the reconciler found."""
 
-    #: Jobs that Celery is to know of; of some the message may be lost.
-    hints: tuple[Hint, ...]
     lost_leases: int
     crashed: int
     past_deadline: int
@@ -45,34 +41,18 @@ class Reconciliation:
     crowded_out: int
 
 
-@dataclass(frozen=True)
-class Waited:
-    """What came of giving a job back because of an outage."""
-
-    #: It is queued again, or was cancelled meanwhile; else it is another worker's, or ``over``.
-    kept: bool
-    #: The outage has lasted for longer than a job may wait; nothing was changed.
-    over: bool
-    #: For how long the job has missed the service.
-    seconds: float
-
-
-class Ledger(JobReader):
+class Ledger:
     """The truth about every job."""
 
     def __init__(
-        self,
-        client: "redis.Redis",
-        settings: LedgerSettings,
-        publish: Publish = _nowhere,
-        clock: str = REDIS_CLOCK,
+        self, client: "redis.Redis", settings: LedgerSettings, clock: str = REDIS_CLOCK
     ) -> None:
-        """Take what tells Celery of jobs; the reconciler makes up for what it fails to tell."""
-        super().__init__(client, settings)
-        self._scripts = Scripts(client, settings, clock)
-        self._publish = publish
+        self._redis = client
+        self._queries = Queries(settings)
+        self._settings = settings
+        self._scripts = Scripts(settings, clock)
 
-    # ── the front ────────────────────────────────────────────────────────────
+    # ── clients ──────────────────────────────────────────────────────────────
 
     def accept(
         self, job: NewJob, children: Sequence[NewJob] = (), idempotency_key: str | None = None
@@ -83,110 +63,83 @@ class Ledger(JobReader):
         another request it raises ``IdempotencyConflictError``. Where too much waits already,
         ``QueueFullError``: then nothing is written.
         """
-        family = [job, *(replace(child, parent_id=job.id) for child in children)]
-        fields = [each.to_fields() for each in family]
-        own_key = _own(idempotency_key, job) if idempotency_key else ""
-        answer = self._run("accept", json.dumps(fields), own_key, _fingerprint(job))
-        match answer:
-            case "refused", reason:
-                raise refused(reason)
-            case "conflict", job_id:
-                raise _used_before(job_id)
-            case "existing", job_id:
-                return self.get(job_id), False
-        _, record, position = answer
-        pairs = zip(record[::2], record[1::2], strict=True)
-        return to_job(dict(pairs), tuple(each.id for each in family[1:]), position), True
-
-    def accepted_before(self, job: NewJob, idempotency_key: str) -> Job | None:
-        """Return the job that ``accept`` would give for a key that was used; None if it was not."""
-        with redis_errors():
-            held = self._redis.get(self._key("idempotency", _own(idempotency_key, job)))
-            fingerprint = held and self._redis.hget(self._key("job", str(held)), "fingerprint")
-        if not fingerprint:
-            return None
-        if fingerprint != _fingerprint(job):
-            raise _used_before(str(held))
-        return self.get(str(held))
+        return self._do(self._queries.accept(job, children, idempotency_key))
 
     def cancel(self, job_id: str) -> Job:
         """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""
-        outcome, state = self._run("cancel", job_id)
-        if outcome == "ended":
-            raise ConflictError(f"job {job_id} has already {_ended(state)}", code="job_ended")
-        return self.get(job_id)
+        return self._do(self._queries.cancel(job_id))
 
     def revive(self, job_id: str) -> Job:
         """Queue a failed or cancelled job again, with fresh attempts."""
-        outcome, state = self._run("revive", job_id)
-        if outcome == "full":
-            raise refused(state)
-        if outcome == "forgotten":
-            raise ConflictError(
-                f"the parts of job {job_id} that did not succeed are forgotten",
-                code="job_not_retryable",
-            )
-        if outcome == "refused":
-            raise ConflictError(
-                f"job {job_id} is {state}; only failed and cancelled jobs are retried",
-                code="job_not_retryable",
-            )
-        return self.get(job_id)
+        return self._do(self._queries.revive(job_id))
 
-    # ── the worker ───────────────────────────────────────────────────────────
+    def get(self, job_id: str) -> Job:
+        """Return a job; raise ``NotFoundError`` if it is unknown."""
+        return self._do(self._queries.get(job_id))
 
-    def claim(self, job_id: str, owner: str, *, alone: bool = False) -> Job | None:
-        """Make a queued job the owner's, under a lease; None if it is not to be had.
+    def page(
+        self, wanted: Filter = _ALL, *, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[Job], str | None]:
+        """Return jobs that fit, newest first, and the cursor of the next page if there is one.
 
-        A job that lost workers is to be had only by who runs it ``alone``.
+        Requests and results of more than 4 KB are left out.
         """
-        if not self._run("claim", job_id, owner, uuid.uuid4().hex, int(alone)):
-            return None
-        return self.get(job_id)
+        return self._do(self._queries.page(wanted, limit, cursor))
 
-    def renew(self, job: Job) -> str:
-        """Renew the lease and return what Redis knows of the job.
+    def waiting(self, queue: str, limit: int = 100) -> list[Job]:
+        """Return the first jobs that wait in a queue, as a page shows them."""
+        return self._do(self._queries.waiting(queue, limit))
 
-        ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``:
-        the job is another worker's, or has ended.
-        """
-        return str(self._run("renew", job.id, job.fence))
+    def ended(self, job_id: str) -> bool:
+        """Return whether a job has ended, or is forgotten."""
+        return self._do(self._queries.ended(job_id))
 
-    def report_progress(self, job: Job, progress: Progress) -> bool:
-        """Write progress; return False, and write nothing, if the job is another worker's now."""
-        return bool(self._run("report", job.id, job.fence, "progress", progress.model_dump_json()))
+    def follow(self, job_id: str) -> None:
+        """Have the job's events written; the first ones say how it is now."""
+        self._do(self._queries.follow(job_id))
 
-    def report_token(self, job: Job, number: int, text: str, event: str = "token") -> bool:
-        """Append a piece of generated text, the run's ``number``-th, to the job's events, once.
+    def queued(self, queue: str) -> int:
+        """Return how many jobs wait in a queue."""
+        return self._do(self._queries.queued(queue))
 
-        The event is ``token``, or ``thinking`` for what a model thinks before it answers.
-        """
-        data = json.dumps({"text": text})
-        return bool(self._run("report", job.id, job.fence, event, data, number))
+    def counts(self) -> Counts:
+        """Return what happened so far, and what waits."""
+        return self._do(self._queries.counts())
+
+    def ping(self) -> None:
+        """Raise ``UnavailableError`` if Redis does not answer."""
+        self._do(self._queries.ping())
+
+    # ── workers ──────────────────────────────────────────────────────────────
+
+    def wait_for_work(self, queues: Sequence[str], seconds: float, *, alone: bool = False) -> bool:
+        """Wait until a job may be there for an idle slot, at most so long; return whether."""
+        suffix = ":alone" if alone else ""
+        lists = [celery_queue(self._settings, queue + suffix) for queue in queues]
+        with redis_errors():
+            return self._redis.brpop(lists, timeout=seconds) is not None
+
+    def claim(self, want: Want) -> Claimed:
+        """Give a slot what it can take, under a lease."""
+        return self._run("claim", want=want)[1]
 
     def finish(
         self,
         job: Job,
         state: JobState,
         *,
-        result: dict[str, Any] | None = None,
+        result: Mapping[str, Any] | None = None,
         error: ErrorInfo | None = None,
-    ) -> bool:
-        """End a running job; return False if it is another worker's now."""
-        return bool(
-            self._run(
-                "finish",
-                job.id,
-                job.fence,
-                state.value,
-                json.dumps(result) if result is not None else "",
-                error.model_dump_json() if error else "",
-            )
-        )
+        want: Want | None = None,
+    ) -> Ended:
+        """End a running job and claim what is wanted next."""
+        written = json.dumps(result, allow_nan=False) if result is not None else ""
+        error_text = error.model_dump_json() if error else ""
+        return self._end("finish", job, state.value, written, error_text, want=want)
 
     def lose(self, job: Job) -> bool:
-        """Say that the process which ran a job is dead, so that nobody waits for its lease."""
-        return bool(self._run("lose", job.id, job.fence))
+        """Write that the process which ran a job is dead, so that nobody waits for its lease."""
+        return self._end("lose", job).kept
 
     def requeue(
         self,
@@ -195,93 +148,145 @@ class Ledger(JobReader):
         delay_seconds: float = 0,
         error: ErrorInfo | None = None,
         counts: bool = True,
-    ) -> bool:
+        want: Want | None = None,
+    ) -> Ended:
         """Give a running job back, not to be claimed before the delay has passed.
 
         An attempt that ``counts`` uses up one of the job's; a drain does not.
         """
-        return bool(
-            self._run(
-                "requeue",
-                job.id,
-                job.fence,
-                round(delay_seconds * 1000),
-                error.model_dump_json() if error else "",
-                int(counts),
-            )
-        )
+        error_text = error.model_dump_json() if error else ""
+        delay = round(delay_seconds * 1000)
+        return self._end("requeue", job, delay, error_text, int(counts), want=want)
 
     def postpone(
-        self, job: Job, service: str, error: ErrorInfo, asked_seconds: float = 0
-    ) -> Waited:
+        self,
+        job: Job,
+        service: str,
+        error: ErrorInfo,
+        asked_seconds: float = 0,
+        want: Want | None = None,
+    ) -> Postponed:
         """Give a running job back until a service that does not answer is there again.
 
         The run does not count as an attempt. The next one comes after a wait that doubles from
         about a second, on top of what the service asks for. Once the service has been away for
         longer than the budget the job stays as it is, for the caller to fail.
         """
-        outcome, milliseconds = self._run(
+        (outcome, milliseconds), claimed = self._run(
             "postpone",
-            job.id,
-            job.fence,
+            *_run_of(job),
             service,
             error.detail,
             error.model_dump_json(),
             round(asked_seconds * 1000),
             random.uniform(0.5, 1),  # noqa: S311 - jitter
+            want=want,
         )
-        return Waited(str(outcome) == "postponed", str(outcome) == "over", milliseconds / 1000)
+        return Postponed(outcome == "postponed", claimed, outcome == "over", milliseconds / 1000)
 
-    def delegate(self, job: Job, child: NewJob | Job) -> bool:
+    def delegate(self, job: Job, child: NewJob | Job, want: Want | None = None) -> Ended:
         """Leave a running job until a child ends, a new one or one that it has.
 
         A child that failed or was cancelled runs again. Then the job is queued again, with fresh
-        attempts; its ``awaits`` tells which child ended. Returns False if it is another worker's.
+        attempts; its ``awaits`` tells which child ended.
         """
         new = replace(child, parent_id=job.id) if isinstance(child, NewJob) else None
-        fields = json.dumps(new.to_fields()) if new else ""
-        return bool(self._run("delegate", job.id, job.fence, child.id, fields))
+        text = json.dumps(new.encoded()) if new else ""
+        return self._end("delegate", job, child.id, text, want=want)
 
-    # ── the reconciler ───────────────────────────────────────────────────────
+    def renew(
+        self, worker: str, jobs: Sequence[Job], warm: Mapping[str, float] | None = None
+    ) -> dict[str, str]:
+        """Renew the leases of a worker's jobs; return what Redis knows of each, by its id.
+
+        ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``:
+        the job is another worker's, or has ended. ``warm`` are the affinities of the models that
+        are warm at the worker, each with the seconds that a load takes (0: unknown); None if they
+        have not changed. A worker that leaves has none.
+        """
+        runs = json.dumps([[str(part) for part in _run_of(job)] for job in jobs])
+        loads = {name: round(seconds * 1000) for name, seconds in (warm or {}).items()}
+        reported = "" if warm is None else json.dumps(loads)
+        answers, _ = self._run("renew", worker, runs, reported)
+        return dict(zip((job.id for job in jobs), answers, strict=True))
+
+    def report_progress(self, job: Job, progress: Progress) -> bool:
+        """Write progress; return False, and write nothing, if the job is another worker's now."""
+        return self._report(job, "progress", progress.model_dump_json(), "")
+
+    def report_text(self, job: Job, number: int, text: str, event: str = "token") -> bool:
+        """Append generated text, the run's ``number``-th, to the job's events, once.
+
+        The event is ``token``, or ``thinking`` for what a model thinks before it answers.
+        """
+        return self._report(job, event, json.dumps({"text": text}), number)
+
+    # ── reconcilers ──────────────────────────────────────────────────────────
 
     def reconcile(self) -> Reconciliation:
         """Act on every job whose time has come; any number of workers may do so at once."""
-        found, hints = self._scripts.run("reconcile", RECONCILE_LIMIT)
-        return Reconciliation(hints, *found)
+        (counted, parents), _ = self._run("reconcile", RECONCILE_LIMIT)
+        for parent in parents:
+            while self._run("sweep", parent)[0]:
+                pass
+        return Reconciliation(*counted)
 
     def abandon(self, job: Job, error: ErrorInfo) -> bool:
         """Fail a queued job that nobody will claim; return False if somebody did."""
-        return bool(self._run("abandon", job.id, job.fence, error.model_dump_json()))
+        return bool(self._run("abandon", job.id, job.fence, error.model_dump_json())[0])
 
     def reassign(self, job: Job, queue: str) -> bool:
         """Put a queued job in another queue; return False if somebody claimed it."""
-        return bool(self._run("reassign", job.id, job.fence, queue))
+        return bool(self._run("reassign", job.id, job.fence, queue)[0])
 
-    def counts(self) -> Counts:
-        """Return what happened so far, and what waits."""
-        return to_counts(*self._run("snapshot"))
+    def _report(self, job: Job, event: str, data: str, number: int | str) -> bool:
+        return self._end("report", job, event, data, number).kept
 
-    def _run(self, name: str, *arguments: str | float) -> Any:
-        answer, hints = self._scripts.run(name, *arguments)
-        if hints:
-            self._publish(hints)
-        return answer
+    def _end(self, name: str, job: Job, *arguments: str | float, want: Want | None = None) -> Ended:
+        kept, claimed = self._run(name, *_run_of(job), *arguments, want=want)
+        return Ended(bool(kept), claimed)
+
+    def _run(
+        self, name: str, *arguments: str | float, want: Want | None = None
+    ) -> tuple[Any, Claimed]:
+        answer, claimed = self._call(Operation(name, arguments, want))
+        return answer, _claimed(claimed)
+
+    def _do(self, steps: Steps[T]) -> T:
+        answer: Any = None
+        try:
+            while True:
+                step = steps.send(answer)
+                answer = self._call(step)[0] if isinstance(step, Operation) else self._send(step)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return] # typeshed has Any here
+
+    def _call(self, operation: Operation) -> tuple[Any, Any]:
+        source, digest = self._scripts.find(operation.name)
+        arguments = (self._scripts.prefix, *self._scripts.arguments(operation))
+        with redis_errors():
+            try:
+                answer, claimed = self._redis.evalsha(digest, 1, *arguments)
+            except NoScriptError:
+                answer, claimed = self._redis.eval(source, 1, *arguments)
+        return answer, claimed
+
+    def _send(self, step: Commands) -> list[Any]:
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for command in step.commands:
+                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+            return list(pipe.execute())
 
 
-def _own(idempotency_key: str, job: NewJob) -> str:
-    """Return a key as the submitter's own; each has keys of its own."""
-    return f"{job.submitter}:{idempotency_key}"
+def _run_of(job: Job) -> tuple[str, int, str]:
+    """Return what identifies a run of a job."""
+    return job.id, job.fence, job.nonce
 
 
-def _used_before(job_id: str) -> IdempotencyConflictError:
-    detail = f"the idempotency key was used for another request, job {job_id}"
-    return IdempotencyConflictError(detail, field="Idempotency-Key")
-
-
-def _fingerprint(job: NewJob) -> str:
-    content = json.dumps([job.kind, job.request], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _ended(state: str) -> str:
-    return "been cancelled" if state == "cancelled" else state
+def _claimed(answer: Any) -> Claimed:
+    if not answer:
+        return _NOTHING
+    records, wait = answer
+    jobs = tuple(Record.of(record).job() for record in records)
+    return Claimed(jobs, wait / 1000 if wait >= 0 else None)

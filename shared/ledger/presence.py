@@ -8,6 +8,7 @@ from typing import Any
 import redis
 
 from shared.ledger.connection import redis_errors
+from shared.ledger.schema import schema_prefix
 from shared.settings import LedgerSettings
 
 
@@ -43,13 +44,17 @@ HANDLERS_KEPT_SECONDS = 86400
 class Presence:
     """Workers announce themselves at every heartbeat; silence removes them."""
 
-    def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
+    def __init__(
+        self, client: "redis.Redis", settings: LedgerSettings, prefix: str | None = None
+    ) -> None:
+        """Take the prefix of another schema's keys to see the workers of that schema."""
         self._redis = client
-        self._prefix = f"{settings.prefix}:worker:"
+        prefix = prefix or schema_prefix(settings)
+        self._prefix = f"{prefix}:worker:"
         #: Names of all workers, so that nobody has to search all of Redis for them.
-        self._names = f"{settings.prefix}:workers"
+        self._names = f"{prefix}:workers"
         #: Handlers by when they were last announced.
-        self._handlers = f"{settings.prefix}:handlers"
+        self._handlers = f"{prefix}:handlers"
         self._lifetime_ms = round(settings.lease_seconds * 1000)
 
     def announce(self, worker: WorkerInfo) -> None:

@@ -1,17 +1,15 @@
-"""The Lua scripts beside this: each is one atomic operation on the ledger."""
+"""The Lua library beside this module, as one script that runs one operation atomically."""
 
 import hashlib
-from dataclasses import dataclass
+import json
+import re
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
 
-import redis
-from redis.exceptions import NoScriptError
-
-from shared.jobs import JobKind
-from shared.ledger.connection import redis_errors
+from shared.ledger.claims import Want
 from shared.ledger.counts import RUN_SECONDS_BOUNDS
+from shared.ledger.schema import celery_queue, schema_prefix
 from shared.settings import LedgerSettings
 
 #: Lua for the milliseconds of Redis' own clock, which all processes share.
@@ -23,109 +21,152 @@ end)()"""
 DEADLINE_GRACE_SECONDS = 10
 #: The share of Redis' ``maxmemory`` beyond which ended jobs are forgotten before their time.
 CROWDED = 0.8
-#: So many of them are looked at for some whose parents have ended too.
+#: The most ended jobs that are looked at to find some whose parents have ended too.
 SCAN = 6000
-#: Who waits for a job's end has this time to see it, whatever the memory.
+#: An ended job is kept for this time, whatever the memory, for clients that wait for its end.
 SPARED_SECONDS = 60
-#: A queued job that is not hinted, and a parent, are looked at this often, should all else fail.
+#: A queued job and a parent are looked at this often, in case everything else fails.
 PARKED_SECONDS = 600
-#: What every operation may use, in the order in which it builds on itself.
-_PARTS = ("prelude", "counting", "outages", "admission", "lanes", "transitions", "batches")
 #: A job tries again so soon after it first met an outage; the wait doubles with each further try.
 OUTAGE_BACKOFF_SECONDS = 1.0
-#: A Redis whose memory is full refuses what adds to it. All else goes on and makes room: it asks
-#: for memory only before a script's first write, and this one frees some.
-_REFUSED_WHEN_FULL = {"accept", "revive"}
-_READS = {"snapshot"}
-_FIRST_WRITE = "redis.call('DEL', key('nothing'))\n"
-_FRAME = """local function operation()
-%s
-end
-local answer = operation()
-return {answer, hints()}
-"""
+#: A slot that leaves a job to a worker where its model is warm asks again after this time.
+AFFINITY_PAUSE_SECONDS = 0.03
+#: A record is pushed to waiting API processes up to this size; they read larger ones themselves.
+PUSHED_BYTES = 64 * 1024
+#: Children of a batch that are written, cancelled or revived in one call: Redis serves nobody else
+#: meanwhile.
+PIECE = 25
+#: Ended children that are added to the result of a batch in one call.
+TALLY = 250
+#: The files of the library, each of which uses those before it.
+_PARTS = (
+    *("schema", "queue", "transitions", "batches", "operations", "maintenance", "migration"),
+    "frame",
+)
+#: Operations in whose call a slot may claim its next jobs.
+_CLAIMING = {"claim", "finish", "requeue", "postpone", "delegate"}
+_CLAIM = "if ARGV[2] ~= ''"
+#: A top-level definition or statement of Lua: its first line, and what is indented under it.
+_BLOCK = re.compile(r"^(?!end\b|[ })]|--).+\n(?:(?:[ })].*|end.*)?\n)*", re.MULTILINE)
+_NAMES = re.compile(r"\A(?:local function|function|local)?\s*([\w., ]+)")
+_WORD = re.compile(r"[\w.]+")
 
 
 @dataclass(frozen=True)
-class Hint:
-    """A job that Celery is to know of."""
+class Operation:
+    """One call of the script."""
 
-    id: str
-    kind: JobKind
-    #: What Flower calls it.
-    model: str
-    queue: str
-    priority: int
+    name: str
+    arguments: tuple[str | float, ...] = ()
+    #: What to claim in the same call.
+    want: Want | None = None
 
 
 class Scripts:
-    """Runs operations by name."""
+    """One script for each operation: the parts of the library that it needs."""
 
-    def __init__(
-        self, client: "redis.Redis", settings: LedgerSettings, clock: str = REDIS_CLOCK
-    ) -> None:
-        """Take ``clock``, what Lua evaluates to the present in milliseconds, once per operation."""
-        self._redis = client
-        self._prefix = settings.prefix
-        parts = map(_source, _PARTS)
-        preamble = "".join((f"local now = {clock}\n", _constants(settings), *parts))
+    def __init__(self, settings: LedgerSettings, clock: str = REDIS_CLOCK) -> None:
+        """Take ``clock``, what Lua evaluates to the present in milliseconds, once per call."""
+        self.prefix = schema_prefix(settings)
+        self._head = f"local now = {clock}\n{_constants(settings)}"
+        self._scripts: dict[str, tuple[str, str]] = {}
         # All at once: what is installed may be of another version by the time of the first use.
-        self._scripts = {name: _script(preamble, name) for name in _operations()}
+        for name in _operations():
+            self.find(name)
 
-    def run(self, name: str, *arguments: str | float) -> tuple[Any, tuple[Hint, ...]]:
-        """Run an operation; return what it returns, and the hints that follow from it."""
-        source, digest = self._scripts[name]
-        with redis_errors():
-            try:
-                answer, hints = self._redis.evalsha(digest, 1, self._prefix, *arguments)
-            except NoScriptError:
-                answer, hints = self._redis.eval(source, 1, self._prefix, *arguments)
-        return answer, tuple(_hint(*hint) for hint in hints)
+    def find(self, operation: str) -> tuple[str, str]:
+        """Return an operation's script and its SHA-1."""
+        if operation not in self._scripts:
+            source = self._head + _needed(f"operations.{operation}")
+            digest = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+            self._scripts[operation] = source, digest
+        return self._scripts[operation]
+
+    @staticmethod
+    def arguments(operation: Operation) -> list[str | float]:
+        """Return the arguments of a call."""
+        want = _encoded(operation.want) if operation.want else ""
+        return [operation.name, want, *operation.arguments]
+
+
+def _encoded(want: Want) -> str:
+    return json.dumps({name: value for name, value in asdict(want).items() if value is not None})
 
 
 def _constants(settings: LedgerSettings) -> str:
     milliseconds = {
         "lease": settings.lease_seconds,
+        # Without a reconciliation for this long, leases were not renewed either.
+        "longest_silence": max(settings.lease_seconds / 2, 3 * settings.reconcile_seconds),
         "parked": PARKED_SECONDS,
-        "republish": settings.republish_seconds,
         "backoff": settings.backoff_seconds,
         "retention": settings.retention_seconds,
+        "events_kept": settings.events_seconds,
         "grace": DEADLINE_GRACE_SECONDS,
         "outage_budget": settings.outage_budget_seconds,
         "outage_backoff": OUTAGE_BACKOFF_SECONDS,
         "outage_backoff_max": settings.outage_backoff_max_seconds,
         "spared": SPARED_SECONDS,
+        "affinity_window": settings.affinity_seconds,
+        "affinity_pause": AFFINITY_PAUSE_SECONDS,
     }
     constants = {name: str(round(seconds * 1000)) for name, seconds in milliseconds.items()}
     as_they_are = (
-        *("window", "max_queued", "max_queued_per_submitter", "max_request_bytes"),
+        *("max_queued", "max_queued_per_submitter", "max_request_bytes"),
         *("quarantine_crashes", "max_crashes", "events_max"),
     )
     constants |= {name: str(getattr(settings, name)) for name in as_they_are}
     constants |= {
+        "celery_prefix": f"'{celery_queue(settings, '')}'",
         "crowded": str(CROWDED),
         "scan": str(SCAN),
+        "piece_size": str(PIECE),
+        "tally_size": str(TALLY),
+        "pushed_bytes": str(PUSHED_BYTES),
         "run_bounds": f"{{{','.join(str(round(bound * 1000)) for bound in RUN_SECONDS_BOUNDS)}}}",
     }
     return "".join(f"local {name} = {value}\n" for name, value in constants.items())
 
 
-def _hint(job_id: str, kind: str, model: str, queue: str, priority: str) -> Hint:
-    return Hint(job_id, JobKind(kind), model, queue, int(priority))
+@cache
+def _blocks() -> tuple[str, ...]:
+    """Return the top-level definitions and statements of the library, in order."""
+    files = resources.files("shared.ledger")
+    library = "".join(files.joinpath(f"{name}.lua").read_text("utf-8") for name in _PARTS)
+    return tuple(_BLOCK.findall(library))
 
 
 def _operations() -> list[str]:
-    names = (file.name for file in resources.files("shared.ledger").iterdir())
-    lua = (name.removesuffix(".lua") for name in names if name.endswith(".lua"))
-    return [name for name in lua if name not in _PARTS]
-
-
-def _script(preamble: str, name: str) -> tuple[str, str]:
-    first = "" if name in _REFUSED_WHEN_FULL | _READS else _FIRST_WRITE
-    source = preamble + first + _FRAME % _source(name)
-    return source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    names = (name for block in _blocks() for name in _defined(block))
+    return [name.removeprefix("operations.") for name in names if name.startswith("operations.")]
 
 
 @cache
-def _source(name: str) -> str:
-    return resources.files("shared.ledger").joinpath(f"{name}.lua").read_text("utf-8")
+def _needed(operation: str) -> str:
+    """Return the library without what an operation does not use.
+
+    Redis runs the whole script at each call, and to define a function takes half a microsecond.
+    """
+    needed, used = set[int](), {operation}
+    claims = operation.removeprefix("operations.") in _CLAIMING
+    blocks = [block for block in _blocks() if claims or not block.startswith(_CLAIM)]
+    while True:
+        found = {
+            place
+            for place, block in enumerate(blocks)
+            if not (names := _defined(block)) or names & used
+        }
+        if found == needed:
+            return "".join(blocks[place] for place in sorted(needed))
+        needed = found
+        used = used.union(*(_WORD.findall(blocks[place]) for place in found))
+
+
+@cache
+def _defined(block: str) -> frozenset[str]:
+    """Return the names that a block defines; none for a statement, which is always needed."""
+    if block.startswith(("local ", "function ")) or re.match(r"[\w.]+ = ", block):
+        match = _NAMES.match(block)
+        assert match is not None  # noqa: S101 - each definition names something
+        return frozenset(match[1].replace(" ", "").split(","))
+    return frozenset()

@@ -116,6 +116,12 @@ class ModelRegistry:
             (name, version, stage), lambda: self._resolve(name, version, stage)
         )
 
+    def remembered(
+        self, name: str, version: str | None, stage: str | None, epoch: int
+    ) -> ModelVersion | None:
+        """Return what ``resolve`` remembers since a transition, without asking MLflow or Redis."""
+        return self._resolutions.remembered((name, version, stage), epoch)
+
     def list_models(self, *, show_all: bool = False) -> list[ModelVersion]:
         """Return the versions of all models that are in production or staging, or all versions.
 

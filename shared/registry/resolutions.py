@@ -56,6 +56,12 @@ class Resolutions:
         #: What is being asked, by the question and its epoch.
         self._asked: dict[tuple[Key, int], Future[ModelVersion]] = {}
 
+    def remembered(self, key: Key, epoch: int) -> ModelVersion | None:
+        """Return what is remembered, without asking anybody; None if that is to be asked."""
+        known = self._known.get(key)
+        fresh = known is not None and self._clock() < known[0] and epoch == known[1]
+        return known[2] if known is not None and fresh else None
+
     def get(self, key: Key, resolve: Callable[[], ModelVersion]) -> ModelVersion:
         """Return what is remembered, else what ``resolve`` returns.
 

@@ -15,7 +15,7 @@ from shared.settings.platform import (
     StorageSettings,
     WorkerSettings,
 )
-from shared.settings.refusal import exit_on_wrong_settings
+from shared.settings.refusal import exit_on_wrong_settings, removed_settings
 from shared.settings.services import (
     FlowerSettings,
     HubSettings,
@@ -43,6 +43,7 @@ __all__ = [
     "StorageSettings",
     "WorkerSettings",
     "exit_on_wrong_settings",
+    "removed_settings",
 ]
 
 

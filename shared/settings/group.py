@@ -47,11 +47,15 @@ class Group(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - by name
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put the YAML file behind the environment."""
-        path = Path(os.environ.get("LIFECYCLE_CONFIG", "config/base.yaml"))
-        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=path)
+        yaml = YamlConfigSettingsSource(settings_cls, yaml_file=config_path())
         section = yaml.yaml_data.get(cls.section) or {}
         yaml.init_kwargs = section
         return init_settings, env_settings, dotenv_settings, yaml
+
+
+def config_path() -> Path:
+    """Return where the YAML file is, if there is one."""
+    return Path(os.environ.get("LIFECYCLE_CONFIG", "config/base.yaml"))
 
 
 def _secrets_in(value: object) -> Iterator[str]:

@@ -23,14 +23,11 @@ class LedgerSettings(Group):
         0.5, gt=0, description="How often a worker renews its leases and sees cancellations."
     )
     reconcile_seconds: float = Field(1.0, gt=0, description="How often a worker reconciles.")
-    republish_seconds: float = Field(
-        5.0, gt=0, description="A hinted job is looked at this often, and hinted again if need be."
-    )
-    window: int = Field(
-        8,
-        ge=1,
-        description="Jobs of one submitter, queue and priority that Celery knows of at once; the "
-        "next follow as these start, so that submitters take turns.",
+    affinity_seconds: float = Field(
+        10.0,
+        ge=0,
+        description="A job may wait for this long after its turn, while jobs of models that are "
+        "warm at a worker go before it.",
     )
     max_queued: int = Field(
         20_000, ge=1, description="Jobs queued in one queue; a submit beyond it is a 429."
@@ -69,6 +66,9 @@ class LedgerSettings(Group):
         gt=0,
         description="Ended jobs are forgotten after this time; the first of them before it when "
         "Redis has used 80 % of its `maxmemory`.",
+    )
+    events_seconds: float = Field(
+        600.0, gt=0, description="The events of an ended job are kept for this long."
     )
     events_max: int = Field(
         10_000, ge=100, description="Events kept for each job, about; the oldest go first."

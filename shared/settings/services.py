@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings.group import Group
@@ -14,7 +14,7 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
 class RedisSettings(Group):
-    """Where the ledger lives, and Celery's messages."""
+    """The ledger's Redis, which is also Celery's broker."""
 
     section = "redis"
     # An address may hold a password, which must not show in the error.
@@ -24,13 +24,25 @@ class RedisSettings(Group):
         SecretStr("redis://127.0.0.1:6379/0"), description="The ledger's database."
     )
     broker_url: SecretStr | None = Field(
-        None, description="Celery's database; the ledger's if not set."
+        None,
+        description="Of earlier versions: Celery uses the ledger's database now, and another "
+        "address is refused.",
     )
     timeout_seconds: float = Field(
         2.0, gt=0, description="For a connection and for each answer of Redis."
     )
 
-    @field_validator("url", "broker_url")
+    @field_validator("broker_url")
+    @classmethod
+    def _is_the_ledgers(cls, url: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """Refuse a database apart: no worker would look there."""
+        if url is not None and url != info.data.get("url", url):
+            raise ValueError(
+                "it names another database than REDIS_URL, which Celery uses now: remove it"
+            )
+        return url
+
+    @field_validator("url")
     @classmethod
     def _is_one_server(cls, url: SecretStr | None) -> SecretStr | None:
         """Refuse Redis Sentinel and Redis Cluster, whose clients differ from those used here."""

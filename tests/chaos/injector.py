@@ -1,7 +1,6 @@
 """Carries faults out, and takes them back."""
 
 import os
-import random
 import shutil
 import signal
 import threading
@@ -12,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import redis
-from kombu.exceptions import KombuError
 
 from shared.errors import LifecycleError
 from shared.jobs import JobState
-from shared.ledger import connect
-from shared.queue import Queue, celery_app
+from shared.ledger import Filter, connect
+from shared.ledger.schema import celery_queue
+from shared.queue import DOWNLOADS, INFERENCE, REGISTRATIONS, UPLOADS
 from shared.settings import Settings
 from tests.chaos.incidents import Incident, Incidents
 from tests.chaos.proxy import FaultyProxy, WireFault
@@ -31,6 +30,7 @@ _EFFECTS = {
     "api": r"^POST /(models|inference|jobs)",
 }
 _PROCESSES = {"cpu": CPU, "gpu": GPU, "api": ("api",), "redis": ("redis",)}
+_QUEUES = (DOWNLOADS, UPLOADS, REGISTRATIONS, INFERENCE)
 #: Left free on a disk that is said to be full.
 _CRUMBS_BYTES = 40_960
 _LOOK_SECONDS = 0.2
@@ -86,14 +86,16 @@ class Injector:
                 self._hit(signal.SIGTERM, fault, place)
             case ["stop", _]:
                 self._stop(fault, place)
-            case ["flush", "broker"]:
-                self._to_broker(fault, lambda client: client.flushdb())
-            case ["cut", "broker"]:
-                self._to_broker(
-                    fault, lambda client: client.client_kill_filter(_type="normal", skipme=True)
+            case ["flush", "queues"]:
+                self._to_queues(fault, lambda client, lists: client.delete(*lists))
+            case ["cut", "redis"]:
+                self._to_queues(
+                    fault, lambda client, _: client.client_kill_filter(_type="normal", skipme=True)
                 )
-            case ["extra", "hints"]:
-                self._extra_hints(fault)
+            case ["extra", "entries"]:
+                self._to_queues(
+                    fault, lambda client, lists: self._add_entries(client, lists, fault.number)
+                )
             case ["full", _]:
                 self._fill(fault, place)
             case _:
@@ -128,7 +130,7 @@ class Injector:
         if name in {"api", "redis"}:
             return {}
         with suppress(LifecycleError):
-            jobs, _ = self._stack.ledger.page(state=JobState.RUNNING, limit=100)
+            jobs, _ = self._stack.ledger.page(Filter(state=JobState.RUNNING), limit=100)
             return {job.id: job.fence for job in jobs if (job.owner or "").startswith(f"{name}@")}
         return {}
 
@@ -152,30 +154,23 @@ class Injector:
 
     # ── the queue ────────────────────────────────────────────────────────────
 
-    def _to_broker(self, fault: PlannedFault, do: Callable[["redis.Redis"], object]) -> None:
+    def _to_queues(
+        self, fault: PlannedFault, do: Callable[["redis.Redis", list[str]], object]
+    ) -> None:
+        """Do something to the lists that idle slots wait for."""
         incident = self._incidents.begin(fault.kind)
-        client = connect(self._stack.broker_settings)
+        client = connect(self._stack.redis_settings)
+        lists = [celery_queue(self._stack.ledger_settings, queue) for queue in _QUEUES]
         with suppress(redis.RedisError):
-            do(client)
+            do(client, lists)
             incident.hits = 1
         client.close()
         incident.ended = time.time()
 
-    def _extra_hints(self, fault: PlannedFault) -> None:
-        """Publish hints that nobody needs, in no order: of jobs queued, running and ended."""
-        incident = self._incidents.begin(fault.kind)
-        redis_settings = self._settings.redis.model_copy(
-            update={"broker_url": self._stack.broker_settings.url}
-        )
-        app = celery_app(self._settings.model_copy(update={"redis": redis_settings}), "chaos")
-        with suppress(LifecycleError, KombuError, redis.RedisError, OSError):
-            jobs, _ = self._stack.ledger.page(limit=200)
-            rng = random.Random(fault.at)
-            for job in rng.choices([job for job in jobs if job.queue], k=fault.number * 8):
-                Queue(app).publish([job])
-                incident.hits += 1
-        app.close()
-        incident.ended = time.time()
+    @staticmethod
+    def _add_entries(client: "redis.Redis", lists: list[str], number: int) -> None:
+        for name in lists:
+            client.lpush(name, *["of no job"] * number)
 
     # ── the network and the disks ────────────────────────────────────────────
 

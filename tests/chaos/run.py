@@ -14,6 +14,7 @@ from rich.console import Console
 from embedded.hub.process import HubProcess
 from shared.errors import LifecycleError
 from shared.jobs import JobState
+from shared.ledger import Filter
 from shared.settings import LakeFSSettings
 from tests.chaos import accounting, effects
 from tests.chaos.accounting import Books
@@ -107,8 +108,8 @@ class Run:
         """Return whether no job is under way, and none will be tried again."""
         ledger = self.stack.ledger
         try:
-            busy = [ledger.page(state=each, limit=1)[0] for each in _UNDER_WAY]
-            failed, _ = ledger.page(state=JobState.FAILED, limit=500)
+            busy = [ledger.page(Filter(state=each), limit=1)[0] for each in _UNDER_WAY]
+            failed, _ = ledger.page(Filter(state=JobState.FAILED), limit=500)
         except LifecycleError:
             return False
         settled = {

@@ -25,9 +25,9 @@ class FaultKind(StrEnum):
     TERM_CPU = "term cpu"
     TERM_GPU = "term gpu"
     TERM_API = "term api"
-    FLUSH_BROKER = "flush broker"
-    CUT_BROKER = "cut broker"
-    EXTRA_HINTS = "extra hints"
+    FLUSH_QUEUES = "flush queues"
+    CUT_REDIS = "cut redis"
+    EXTRA_ENTRIES = "extra entries"
     HUB_STATUS = "status hub"
     HUB_CUT = "cut hub"
     # Not at MLflow, whose client takes a 200 without a body for an empty answer.

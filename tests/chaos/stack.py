@@ -36,9 +36,6 @@ class ChaosStack(Platform):
         self.disks = {"staging": directory / "staging", "snapshots": directory / "snapshots"}
         self.staging, self.snapshots = (disk / "models" for disk in self.disks.values())
         self.redis_settings = RedisSettings.model_validate({"url": self.env["REDIS_URL"]})
-        self.broker_settings = RedisSettings.model_validate(
-            {"url": f"redis://127.0.0.1:{self.redis_port}/1"}
-        )
         self.ledger_settings = LedgerSettings.model_validate(
             {
                 "lease_seconds": self.env["LEDGER_LEASE_SECONDS"],
@@ -49,8 +46,6 @@ class ChaosStack(Platform):
         plugin = directory / "plugin"
         install(plugin)
         self.env |= {
-            # Flushed without the ledger.
-            "REDIS_BROKER_URL": self.broker_settings.url.get_secret_value(),
             "PYTHONPATH": os.pathsep.join([str(plugin), str(ROOT)]),
             "STORAGE_STAGING_DIR": str(self.staging),
             "STORAGE_SNAPSHOTS_DIR": str(self.snapshots),

@@ -20,7 +20,7 @@ from tests.deployment.compose_file import (
     raw,
     services,
 )
-from workers.drain import STOP_SECONDS
+from workers.process.shutdown import STOP_SECONDS
 
 EXAMPLE = dotenv_values(REPOSITORY / ".env.example")
 STORES_ON_NETWORK = REPOSITORY / "deploy/stores-on-network.yaml"

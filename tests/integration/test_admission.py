@@ -12,7 +12,8 @@ from shared.errors import ConflictError, ErrorInfo, InvalidInputError, QueueFull
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import JobEvent, Ledger
 from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
-from tests.integration.workplace import download
+from tests import claims
+from tests.claims import claim_next, download
 from tests.processes import free_port, wait_until
 
 Bounded = Callable[..., Ledger]
@@ -25,9 +26,7 @@ def bounded(redis_client: "redis.Redis", ledger_settings: LedgerSettings) -> Bou
 
 
 def claim(ledger: Ledger, job: Job) -> Job:
-    claimed = ledger.claim(job.id, "cpu@a")
-    assert claimed is not None
-    return claimed
+    return claims.claim(ledger, job.id)
 
 
 def test_a_full_queue_takes_no_more_until_a_job_leaves_it(bounded: Bounded) -> None:
@@ -148,18 +147,20 @@ def test_a_job_that_does_not_start_in_time_fails(
     moved: tuple[Ledger, Callable[[int], int]],
 ) -> None:
     ledger, advance = moved
-    looked_at, claimed, started = (
-        ledger.accept(download("m", start_within_seconds=10))[0] for _ in range(3)
+    started, looked_at = (
+        ledger.accept(download("m", start_within_seconds=10))[0] for _ in range(2)
     )
-    assert ledger.requeue(claim(ledger, started), delay_seconds=20)
+    assert ledger.requeue(claim(ledger, started), delay_seconds=20).kept
     advance(10)
-    assert ledger.claim(claimed.id, "cpu@a") is None
     assert ledger.reconcile().past_deadline == 1
+    claimed = ledger.accept(download("m", start_within_seconds=10))[0]
+    advance(10)
+    assert claim_next(ledger, "cpu@a", "downloads") is None
     for job in (looked_at, claimed):
         error = ledger.get(job.id).error
         assert error is not None
         assert error.code == "start_deadline_exceeded"
-    advance(10)
+    ledger.reconcile()
     claim(ledger, started)  # what has started once may go on
 
 
@@ -173,7 +174,7 @@ def test_a_batch_outlives_no_part_but_those_that_are_forgotten_later(
     bad, good = (claim(ledger, ledger.get(child.id)) for child in children)
     ledger.finish(bad, JobState.FAILED, error=ErrorInfo(code="x", detail="x"))
     advance(101)
-    assert ledger.renew(good) == "ok"
+    assert ledger.renew("cpu@a", [good]) == {good.id: "ok"}
     assert ledger.reconcile().expired == 0, "the batch still asks for its part"
     advance(50)
     ledger.finish(good, JobState.SUCCEEDED, result={})

@@ -17,6 +17,7 @@ from shared.errors import ErrorInfo
 from shared.jobs import JobState
 from shared.ledger import Ledger, Presence, WorkerInfo, connect
 from shared.settings import LedgerSettings, RedisSettings, Settings
+from tests.claims import claim
 
 ROOT = Path(__file__).resolve().parents[2]
 OPERATIONS = (ROOT / "docs/operations.md").read_text()
@@ -38,11 +39,11 @@ def series(redis_settings: RedisSettings) -> dict[str, set[str]]:
     presence.announce(WorkerInfo("gpu@a", "gpu", "a", status))
     with TestClient(create_app(Settings(redis=redis_settings, ledger=settings))) as client:
         submitted = client.post("/models/download", json={"model_name": "org/model"}).json()
-        job = ledger.claim(submitted["job_id"], "cpu@a")
+        job = claim(ledger, submitted["job_id"], "cpu@a")
         assert job is not None
         ledger.finish(job, JobState.SUCCEEDED)
         missed = client.post("/models/download", json={"model_name": "org/other"}).json()
-        job = ledger.claim(missed["job_id"], "cpu@a")
+        job = claim(ledger, missed["job_id"], "cpu@a")
         assert job is not None
         ledger.postpone(job, "hub", ErrorInfo(code="hub_unavailable", detail="away"))
         client.get("/jobs").raise_for_status()

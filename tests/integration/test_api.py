@@ -8,14 +8,14 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.routes import jobs, lifecycle
-from api.services import Services
+from api.routes import lifecycle
 from api.waiting import preferred_seconds
 from shared.errors import ErrorInfo, NoServableVersionError
 from shared.jobs import JobState, Progress
-from shared.ledger import Ledger
+from shared.ledger import AsyncLedger, Ledger
 from shared.registry import ModelRegistry
 from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
+from tests.claims import claim
 from tests.processes import free_port
 
 DOWNLOAD = {"model_name": "org/model"}
@@ -186,6 +186,28 @@ def test_wrong_field_is_named(
     assert "Value error" not in problem["detail"], "pydantic's words"
 
 
+@pytest.mark.parametrize("body", [b"{", b"[" * 100_000, b"\xff", b"[]", b"", b'{"a": NaN}'])
+def test_the_direct_way_of_inferences_answers_bad_bodies_as_the_other_routes_do(
+    client: TestClient, body: bytes
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    answers = [
+        client.post(path, content=body, headers=headers)
+        for path in ("/inference/infer", "/models/register_from_lakefs")
+    ]
+    assert answers[0].status_code == answers[1].status_code
+    assert 400 <= answers[0].status_code < 500
+    assert answers[0].json()["code"] == answers[1].json()["code"]
+
+
+@pytest.mark.parametrize("query", ["wait=-1", "wait=121", "wait=soon", "wait=nan"])
+def test_a_wait_that_cannot_be_is_refused(client: TestClient, query: str) -> None:
+    for path, body in (("/inference/infer", INFER), ("/models/download", DOWNLOAD)):
+        answer = client.post(f"{path}?{query}", json=body)
+        assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "wait")
+    assert client.post("/inference/infer?other=1", json=INFER).status_code == 202
+
+
 @pytest.mark.parametrize("path", ["", "/events"])
 def test_unknown_job_is_404(client: TestClient, path: str) -> None:
     response = client.get(f"/jobs/no-such-job{path}")
@@ -272,8 +294,7 @@ def test_wait_answers_with_the_end(
     client: TestClient, ledger: Ledger, wait: dict[str, Any]
 ) -> None:
     key = {"Idempotency-Key": "k"}
-    job = ledger.claim(submit(client, **key)["job_id"], "cpu@a")
-    assert job is not None
+    job = claim(ledger, submit(client, **key)["job_id"], "cpu@a")
     ledger.finish(job, JobState.SUCCEEDED, result={"files": 3})
     wait["headers"] = wait.get("headers", {}) | key
     response = client.post("/models/download", json=DOWNLOAD, **wait)
@@ -303,8 +324,7 @@ def test_a_preferred_wait_is_read_as_rfc_7240_says(headers: list[str], seconds: 
 
 def test_failed_job_answers_a_wait_with_its_problem(client: TestClient, ledger: Ledger) -> None:
     key = {"Idempotency-Key": "k"}
-    job = ledger.claim(submit(client, **key)["job_id"], "cpu@a")
-    assert job is not None
+    job = claim(ledger, submit(client, **key)["job_id"], "cpu@a")
     error = ErrorInfo(code="model_not_found", category="not_found", detail="no model org/model")
     ledger.finish(job, JobState.FAILED, error=error)
     response = client.post("/models/download?wait=5", json=DOWNLOAD, headers=key)
@@ -314,10 +334,11 @@ def test_failed_job_answers_a_wait_with_its_problem(client: TestClient, ledger: 
 
 
 def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: Ledger) -> None:
-    job = ledger.claim(submit(client)["job_id"], "gpu@a")
-    assert job is not None
+    job_id = submit(client)["job_id"]
+    ledger.follow(job_id)
+    job = claim(ledger, job_id)
     ledger.report_progress(job, Progress(completed=1, total=2))
-    ledger.report_token(job, 1, "Grüße")
+    ledger.report_text(job, 1, "Grüße")
     ledger.finish(job, JobState.SUCCEEDED, result={})
     events = _events(client, job.id)
     assert [name for _, name, _ in events] == [
@@ -335,11 +356,19 @@ def test_events_replay_and_go_on_from_the_last_one(client: TestClient, ledger: L
     assert too_long.status_code == 422
 
 
+def test_a_job_that_nobody_followed_has_the_events_of_now(
+    client: TestClient, ledger: Ledger
+) -> None:
+    job = claim(ledger, submit(client)["job_id"])
+    ledger.report_progress(job, Progress(completed=1, total=2))
+    ledger.finish(job, JobState.SUCCEEDED, result={})
+    assert [name for _, name, _ in _events(client, job.id)] == ["state", "progress", "done"]
+
+
 def test_a_reconnect_behind_the_last_event_of_an_ended_job_is_a_204(
     client: TestClient, ledger: Ledger
 ) -> None:
-    job = ledger.claim(submit(client)["job_id"], "gpu@a")
-    assert job is not None
+    job = claim(ledger, submit(client)["job_id"], "gpu@a")
     ledger.finish(job, JobState.FAILED, error=ErrorInfo(code="internal_error", detail="x"))
     *_, (done, _, _) = _events(client, job.id)
     later = f"{int(done.partition('-')[0]) + 1}-0"
@@ -356,31 +385,30 @@ def test_a_reconnect_behind_the_last_event_of_an_ended_job_is_a_204(
 def test_events_are_all_sent_where_the_job_ends_just_before_it_is_looked_at(
     client: TestClient, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = ledger.claim(submit(client)["job_id"], "gpu@a")
-    assert job is not None
-    look = jobs._over
+    job = claim(ledger, submit(client)["job_id"], "gpu@a")
+    look = AsyncLedger.ended
 
-    async def end_and_look(services: Services, job_id: str) -> bool:
-        assert ledger.report_token(job, 1, "late")
-        assert ledger.finish(job, JobState.SUCCEEDED, result={})
-        return await look(services, job_id)
+    async def end_and_look(self: AsyncLedger, job_id: str) -> bool:
+        assert ledger.report_text(job, 1, "late")
+        assert ledger.finish(job, JobState.SUCCEEDED, result={}).kept
+        return await look(self, job_id)
 
-    monkeypatch.setattr(jobs, "_over", end_and_look)
+    monkeypatch.setattr(AsyncLedger, "ended", end_and_look)
     monkeypatch.setattr("shared.ledger.events.BLOCK_SECONDS", 1)
     names = [name for _, name, _ in _events(client, job.id)]
-    assert names == ["state", "state", "token", "state", "done"]
+    assert names == ["state", "token", "state", "done"]
 
 
 def test_events_of_an_answer_that_started_again_are_replayed_from_each_place(
     client: TestClient, ledger: Ledger
 ) -> None:
-    job = ledger.claim(submit(client)["job_id"], "gpu@a")
-    assert job is not None
-    assert ledger.report_token(job, 1, "brave")
+    job_id = submit(client)["job_id"]
+    ledger.follow(job_id)
+    job = claim(ledger, job_id, "gpu@a")
+    assert ledger.report_text(job, 1, "brave")
     assert ledger.requeue(job, counts=False)
-    job = ledger.claim(job.id, "gpu@b")
-    assert job is not None
-    assert ledger.report_token(job, 1, "Once")
+    job = claim(ledger, job.id, "gpu@b")
+    assert ledger.report_text(job, 1, "Once")
     assert ledger.finish(job, JobState.SUCCEEDED, result={})
     events = _events(client, job.id)
     told = [(name, data) for _, name, data in events if name not in {"state", "done"}]

@@ -32,6 +32,7 @@ from shared.settings import (
     RedisSettings,
     Settings,
 )
+from tests.claims import claim
 from tests.processes import free_port, wait_until
 
 DOWNLOAD = {"model_name": "org/model"}
@@ -479,8 +480,7 @@ def test_equal_idempotency_keys_of_two_submitters_are_two(
 def test_a_long_poll_is_answered_for_ones_own(
     client: TestClient, ann: Headers, ledger: Ledger
 ) -> None:
-    job = ledger.claim(submit(client, ann)["job_id"], "cpu@a")
-    assert job is not None
+    job = claim(ledger, submit(client, ann)["job_id"], "cpu@a")
     ledger.finish(job, JobState.SUCCEEDED, result={"files": 3})
     answer = client.get(f"/jobs/{job.id}?wait=5", headers=ann)
     assert (answer.status_code, answer.json()["result"]) == (200, {"files": 3})

@@ -3,9 +3,12 @@
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from statistics import median
 from subprocess import Popen
 
 import httpx
@@ -14,10 +17,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from uvicorn.config import STARTUP_FAILURE
 
+from shared.jobs import JobState
+from shared.ledger import Ledger
 from shared.settings import LedgerSettings, RedisSettings
+from tests.claims import claim
 from tests.processes import free_port, listens, start, stop, wait_until
 
 PROCESSES = 2
+DOWNLOAD = {"model_name": "org/model"}
 CALLS = "lifecycle_http_request_duration_seconds_count"
 
 
@@ -40,6 +47,16 @@ class Api:
         with suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/health/live").is_success
         return False
+
+    def ended(self, job_id: str) -> float:
+        """Wait for a job's end; return when it was known."""
+        answer = httpx.get(f"{self.url}/jobs/{job_id}?wait=60", timeout=90)
+        assert answer.json()["state"] == "succeeded", answer.text
+        return time.monotonic()
+
+    def waits(self) -> int:
+        """Return how many calls are held, without the one that asks."""
+        return int(self.series()["lifecycle_http_requests_open"]) - 1
 
     def series(self) -> dict[str, float]:
         """Return the samples of this API server itself, summed over their labels."""
@@ -102,6 +119,24 @@ def test_a_scrape_sums_the_processes(api: Api) -> None:
     last = api.series()
     assert last[CALLS] >= after[CALLS]
     assert last["lifecycle_http_requests_open"] == 1
+
+
+def test_a_wait_in_one_process_ends_with_a_job_of_another(
+    api: Api, ledger: Ledger, figure: Callable[[str], None]
+) -> None:
+    seconds = []
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            job_id = httpx.post(f"{api.url}/models/download", json=DOWNLOAD).json()["job_id"]
+            # Each on a connection of its own: some of them reach the other process.
+            calls = [pool.submit(api.ended, job_id) for _ in range(8)]
+            wait_until(lambda: api.waits() == 8)
+            ledger.finish(claim(ledger, job_id), JobState.SUCCEEDED, result={})
+            ended_at = time.monotonic()
+            seconds += [call.result() - ended_at for call in calls]
+    middle = median(seconds)
+    figure(f"a job's end, seen through {PROCESSES} API processes: {middle * 1000:.1f} ms")
+    assert middle < 0.5  # 50 ms on a machine that does nothing else
 
 
 def test_all_processes_stop_with_their_supervisor(api: Api) -> None:

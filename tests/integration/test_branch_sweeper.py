@@ -25,9 +25,10 @@ from shared.settings import (
     WorkerSettings,
 )
 from shared.staging import StagingArea
+from tests.claims import claim
 from tests.processes import free_port, wait_until
-from workers.branch_sweeper import BranchSweeper
 from workers.context import JobContext
+from workers.lifecycle.branch_sweeper import BranchSweeper
 from workers.lifecycle.upload import Upload, own_branch
 from workers.lifecycle.version_branches import VersionBranches
 
@@ -88,7 +89,7 @@ class Place:
 
     def claim(self, job: Job | None = None) -> Job:
         """Return an upload that runs."""
-        running = self.ledger.claim((job or self.accept()).id, "cpu@test")
+        running = claim(self.ledger, (job or self.accept()).id, "cpu@test")
         assert running is not None
         return running
 

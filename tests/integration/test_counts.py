@@ -3,6 +3,7 @@
 from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import RUN_SECONDS_BOUNDS, JobEvent, Ledger, NewJob
+from tests.claims import claim
 from tests.processes import wait_until
 
 LOST = ErrorInfo(code="unavailable", detail="hub down", retryable=True)
@@ -15,13 +16,7 @@ def new_job(
 
 
 def claimed(ledger: Ledger, job: NewJob) -> Job:
-    return running(ledger, ledger.accept(job)[0].id)
-
-
-def running(ledger: Ledger, job_id: str) -> Job:
-    job = ledger.claim(job_id, "cpu@a")
-    assert job is not None
-    return job
+    return claim(ledger, ledger.accept(job)[0].id)
 
 
 def test_an_empty_ledger_counts_nothing(ledger: Ledger) -> None:
@@ -34,7 +29,7 @@ def test_every_way_through_the_ledger_is_counted(ledger: Ledger) -> None:
     failed = claimed(ledger, new_job(JobKind.INFER, "inference"))
     ledger.finish(failed, JobState.FAILED, error=LOST)
     ledger.cancel(ledger.revive(failed.id).id)
-    ledger.requeue(claimed(ledger, new_job()), error=LOST)
+    ledger.requeue(claimed(ledger, new_job()), error=LOST, delay_seconds=60)
     ledger.requeue(claimed(ledger, new_job()), counts=False)
     parent = new_job(JobKind.BATCH_DOWNLOAD, queue="")
     ledger.accept(parent, [new_job(), new_job()])
@@ -80,18 +75,18 @@ def test_runs_are_a_histogram(ledger: Ledger) -> None:
 def test_waiting_for_a_child_is_no_part_of_a_run(ledger: Ledger) -> None:
     parent = claimed(ledger, new_job(JobKind.IMPORT))
     child = new_job()
-    assert ledger.delegate(parent, child)
-    ledger.finish(running(ledger, child.id), JobState.SUCCEEDED, result={})
-    ledger.finish(running(ledger, parent.id), JobState.SUCCEEDED, result={})
+    assert ledger.delegate(parent, child).kept
+    ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
+    ledger.finish(claim(ledger, parent.id), JobState.SUCCEEDED, result={})
     counts = {runs.kind: runs.count for runs in ledger.counts().runs}
     assert counts == {JobKind.DOWNLOAD: 1, JobKind.IMPORT: 2}
 
 
 def test_queues_say_how_deep_and_how_old_they_are(ledger: Ledger) -> None:
+    claimed(ledger, new_job(JobKind.INFER, "inference"))
     ledger.accept(new_job(priority=9))
     wait_until(lambda: (ledger.counts().queues[0].oldest_seconds or 0) >= 0.05, what="it ages")
     ledger.accept(new_job(priority=0))
-    claimed(ledger, new_job(JobKind.INFER, "inference"))
     downloads, inference = ledger.counts().queues
     assert (downloads.queue, downloads.queued) == ("downloads", 2)
     assert downloads.oldest_seconds is not None

@@ -10,7 +10,8 @@ from shared.errors import UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import Ledger
 from shared.settings import LedgerSettings
-from tests.integration.workplace import download
+from tests import claims
+from tests.claims import download
 
 MIB = 2**20
 #: Some moment, in milliseconds.
@@ -48,9 +49,7 @@ def memory(redis_client: "redis.Redis") -> Iterator[Any]:
 
 
 def claim(ledger: Ledger, job: Job) -> Job:
-    claimed = ledger.claim(job.id, "cpu@a")
-    assert claimed is not None
-    return claimed
+    return claims.claim(ledger, job.id)
 
 
 def test_the_oldest_make_room_before_it_is_full(
@@ -108,17 +107,17 @@ def test_a_running_batch_keeps_what_its_parts_gave(ledger: Ledger, memory: Any) 
 def test_full_it_takes_no_job_and_ends_those_that_it_has(
     ledger: Ledger, ended: list[str], memory: Any
 ) -> None:
-    queued, other = (ledger.accept(download(name))[0] for name in ("queued", "other"))
-    running = claim(ledger, other)
+    running = claim(ledger, ledger.accept(download("other"))[0])
+    queued = ledger.accept(download("queued"))[0]
     memory(0.9)
     with pytest.raises(UnavailableError) as refused:
         ledger.accept(download("more"))
     assert refused.value.specific_code == "redis_unavailable"
     assert ledger.counts()
-    assert ledger.renew(running) == "ok"
-    assert ledger.report_token(running, 1, "x"), "or its end would wait for the text"
-    assert ledger.finish(running, JobState.SUCCEEDED, result={"text": "x"})
-    assert ledger.requeue(claim(ledger, queued), counts=False)
+    assert ledger.renew("cpu@a", [running]) == {running.id: "ok"}
+    assert ledger.report_text(running, 1, "x"), "or its end would wait for the text"
+    assert ledger.finish(running, JobState.SUCCEEDED, result={"text": "x"}).kept
+    assert ledger.requeue(claim(ledger, queued), counts=False).kept
     assert ledger.reconcile().crowded_out == len(ended) + 1
     memory(2)
     assert ledger.accept(download("more"))
@@ -128,9 +127,12 @@ def test_a_disk_that_is_full_passes(ledger: Ledger, redis_client: "redis.Redis")
     running = claim(ledger, ledger.accept(download("m"))[0])
     redis_client.config_set("min-replicas-to-write", 1)  # refuses writes just as MISCONF does
     try:
-        for attempt in (lambda: ledger.accept(download("n")), lambda: ledger.renew(running)):
+        for attempt in (
+            lambda: ledger.accept(download("n")),
+            lambda: ledger.renew("cpu@a", [running]),
+        ):
             with pytest.raises(UnavailableError, match="NOREPLICAS"):
                 attempt()
     finally:
         redis_client.config_set("min-replicas-to-write", 0)
-    assert ledger.renew(running) == "ok"
+    assert ledger.renew("cpu@a", [running]) == {running.id: "ok"}

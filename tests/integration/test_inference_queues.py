@@ -6,11 +6,11 @@ import pytest
 import redis
 
 from shared.jobs import Job, JobKind
-from shared.ledger import Ledger, NewJob, Placement, Presence, WorkerInfo
-from shared.queue import INFERENCE, INFERENCE_OLLAMA, InferenceQueues, Queue, celery_app
-from shared.settings import LedgerSettings, RedisSettings, Settings
-from workers.lost_hosts import LostHosts
-from workers.reconciler import Reconciler
+from shared.ledger import Ledger, NewJob, OldLedger, Placement, Presence, WorkerInfo
+from shared.queue import INFERENCE, INFERENCE_OLLAMA, InferenceQueues
+from shared.settings import LedgerSettings
+from tests.claims import claim
+from workers.process.reconciler import LostHostRecovery, Reconciler
 
 
 @pytest.fixture
@@ -47,18 +47,15 @@ def reconcile(
     ledger: Ledger,
     presence: Presence,
     redis_client: "redis.Redis",
-    redis_settings: RedisSettings,
     ledger_settings: LedgerSettings,
 ) -> Callable[[], None]:
-    """Make one pass after all that waits is due to be hinted again."""
+    """Make one pass of the reconciler."""
 
     def one_pass() -> None:
-        queue = Queue(celery_app(Settings(redis=redis_settings), "cpu"))
-        lost_hosts = LostHosts(ledger, presence, Placement(redis_client, ledger_settings), 300)
-        due = f"{ledger_settings.prefix}:due"
-        for job_id in redis_client.zrange(due, 0, -1) or []:
-            redis_client.zadd(due, {str(job_id): 0})
-        Reconciler(ledger, queue, lost_hosts, ledger_settings).reconcile()
+        placement = Placement(redis_client, ledger_settings)
+        lost_hosts = LostHostRecovery(ledger, presence, placement, 300)
+        old_ledger = OldLedger(redis_client, ledger_settings)
+        Reconciler(ledger, old_ledger, lost_hosts, ledger_settings).reconcile()
 
     return one_pass
 
@@ -87,4 +84,4 @@ def test_what_waits_for_an_ollama_worker_that_is_gone_goes_to_gpu_workers(
     reconcile()
     assert ledger.get(job.id).queue == queue
     if queue == INFERENCE:
-        assert ledger.claim(job.id, "gpu@a") is not None
+        assert claim(ledger, job.id, "gpu@a") is not None

@@ -5,8 +5,11 @@ import redis
 
 from shared.errors import ConflictError, ErrorInfo, IdempotencyConflictError, NotFoundError
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.ledger import Ledger, NewJob
+from shared.ledger import Filter, Ledger, NewJob
+from shared.ledger.schema import celery_queue
 from shared.settings import LedgerSettings
+from tests import claims
+from tests.claims import claim_next, want
 from tests.processes import wait_until
 
 
@@ -21,14 +24,12 @@ def new_job(**changes: object) -> NewJob:
     return NewJob(**(fields | changes))  # type: ignore[arg-type]
 
 
+def claim(ledger: Ledger, job: Job, owner: str = "cpu@a", **how: object) -> Job:
+    return claims.claim(ledger, job.id, owner, **how)
+
+
 def accept(ledger: Ledger, **changes: object) -> Job:
     return ledger.accept(new_job(**changes))[0]
-
-
-def claim(ledger: Ledger, job: Job, owner: str = "cpu@a") -> Job:
-    claimed = ledger.claim(job.id, owner)
-    assert claimed is not None
-    return claimed
 
 
 def test_accepted_job_is_queued_and_listed(ledger: Ledger) -> None:
@@ -41,10 +42,6 @@ def test_accepted_job_is_queued_and_listed(ledger: Ledger) -> None:
 
 def ids(jobs: list[Job]) -> list[str]:
     return [job.id for job in jobs]
-
-
-def hinted(ledger: Ledger) -> list[str]:
-    return [hint.id for hint in ledger.reconcile().hints]
 
 
 def test_unknown_job_is_not_found(ledger: Ledger) -> None:
@@ -66,60 +63,67 @@ def test_a_job_is_claimed_once(ledger: Ledger) -> None:
     claimed = claim(ledger, job)
     assert claimed.state is JobState.RUNNING
     assert (claimed.attempts, claimed.fence, claimed.owner) == (1, 1, "cpu@a")
-    assert ledger.claim(job.id, "cpu@b") is None
+    assert claim_next(ledger, "cpu@b", "downloads") is None
     assert ledger.queued("downloads") == 0
 
 
 def test_finish_ends_the_job_with_its_result(ledger: Ledger) -> None:
     job = claim(ledger, accept(ledger))
-    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2})
+    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2}).kept
     ended = ledger.get(job.id)
     assert (ended.state, ended.result) == (JobState.SUCCEEDED, {"files": 2})
     assert ended.finished_at is not None
-    assert ledger.finish(job, JobState.SUCCEEDED, result={"files": 2}), (
-        "repeated after a lost reply"
-    )
-    assert not ledger.finish(job, JobState.FAILED), "an end is final"
+    again = ledger.finish(job, JobState.SUCCEEDED, result={"files": 2})
+    assert again.kept, "repeated after a lost reply"
+    assert not ledger.finish(job, JobState.FAILED).kept, "an end is final"
 
 
 def test_stale_fence_can_write_nothing(ledger: Ledger) -> None:
     stale = claim(ledger, accept(ledger))
-    assert ledger.requeue(stale)
+    assert ledger.requeue(stale).kept
     current = claim(ledger, stale, "cpu@b")
-    assert ledger.renew(stale) == "lost"
+    assert ledger.renew("cpu@a", [stale]) == {stale.id: "lost"}
     assert not ledger.report_progress(stale, Progress(completed=1))
-    assert not ledger.report_token(stale, 1, "x")
-    assert not ledger.finish(stale, JobState.FAILED)
-    assert not ledger.requeue(stale)
+    assert not ledger.report_text(stale, 1, "x")
+    assert not ledger.finish(stale, JobState.FAILED).kept
+    assert not ledger.requeue(stale).kept
     assert ledger.get(stale.id) == current
 
 
 def test_requeued_job_waits_for_its_backoff(ledger: Ledger) -> None:
     job = claim(ledger, accept(ledger))
     error = ErrorInfo(code="unavailable", detail="hub down", retryable=True)
-    assert ledger.requeue(job, delay_seconds=0.3, error=error)
-    assert ledger.claim(job.id, "cpu@b") is None
+    assert ledger.requeue(job, delay_seconds=0.3, error=error).kept
+    assert claim_next(ledger, "cpu@b", "downloads") is None
+    assert not ledger.wait_for_work(("downloads",), 0.01), "no entry wakes a slot for it"
     assert ledger.get(job.id).error == error
-    wait_until(lambda: job.id in hinted(ledger), what="job is available again")
+    wait_until(
+        lambda: ledger.reconcile() and ledger.wait_for_work(("downloads",), 0.01),
+        what="job is available again",
+    )
     again = claim(ledger, job)
     assert (again.attempts, again.error) == (2, None)
 
 
 def test_drained_job_keeps_its_attempt(ledger: Ledger) -> None:
     job = claim(ledger, accept(ledger))
-    assert ledger.requeue(job, counts=False)
+    assert ledger.requeue(job, counts=False).kept
     assert claim(ledger, job).attempts == 1
 
 
 def test_lost_lease_queues_the_job_and_then_fails_it_as_crashed(ledger: Ledger) -> None:
     job = accept(ledger)
     for crash in (1, 2):
-        wait_until(lambda: ledger.claim(job.id, "cpu@a"), what="claim")
+        claim(ledger, job)
         wait_until(lambda: ledger.reconcile().lost_leases, what="lease is lost")
         assert ledger.get(job.id).state is JobState.QUEUED
         assert ledger.get(job.id).crashes == crash
-    assert ledger.claim(job.id, "cpu@a") is None, "after two crashes only alone"
-    wait_until(lambda: ledger.claim(job.id, "cpu@a", alone=True), what="claim")
+    assert claim_next(ledger, "cpu@b", "downloads") is None, "after two crashes only alone"
+    wait_until(
+        lambda: ledger.reconcile() and ledger.wait_for_work(("downloads",), 0.01, alone=True),
+        what="its backoff is over",
+    )
+    claim(ledger, job, alone=True)
     wait_until(lambda: ledger.reconcile().crashed, what="job is given up")
     ended = ledger.get(job.id)
     assert ended.state is JobState.FAILED
@@ -133,7 +137,7 @@ def test_heartbeat_keeps_the_lease(ledger: Ledger) -> None:
     assert before is not None
 
     def later() -> bool:
-        assert ledger.renew(job) == "ok"
+        assert ledger.renew("cpu@a", [job]) == {job.id: "ok"}
         assert ledger.reconcile().lost_leases == 0
         lease_until = ledger.get(job.id).lease_until
         assert lease_until is not None
@@ -142,10 +146,23 @@ def test_heartbeat_keeps_the_lease(ledger: Ledger) -> None:
     wait_until(later, what="lease outlives its first length")
 
 
-def test_queued_job_is_offered_again_and_again(ledger: Ledger) -> None:
-    job = accept(ledger)
-    for _ in range(3):
-        wait_until(lambda: job.id in hinted(ledger), what="job is offered")
+def test_each_job_that_may_start_has_one_entry_in_the_list_of_its_queue(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    entries = celery_queue(ledger_settings, "downloads")
+    first, _, third = (accept(ledger) for _ in range(3))
+    assert redis_client.llen(entries) == 3
+    ledger.cancel(third.id)
+    assert redis_client.llen(entries) == 2
+    assert ledger.wait_for_work(("downloads",), 1)
+    ledger.reconcile()
+    assert redis_client.llen(entries) == 2, "the slot that took one died"
+    redis_client.delete(entries)
+    claim(ledger, first)
+    assert redis_client.llen(entries) == 1, "the list was deleted"
+    redis_client.lpush(entries, "not json", "{}")
+    ledger.reconcile()
+    assert redis_client.llen(entries) == 1
 
 
 def test_deadline_ends_a_queued_job(ledger: Ledger) -> None:
@@ -157,11 +174,11 @@ def test_deadline_ends_a_queued_job(ledger: Ledger) -> None:
 
 
 def test_cancel_queued_running_and_ended(ledger: Ledger) -> None:
-    queued, running = accept(ledger), claim(ledger, accept(ledger))
+    running, queued = claim(ledger, accept(ledger)), accept(ledger)
     assert ledger.cancel(queued.id).state is JobState.CANCELLED
     assert ledger.cancel(running.id).state is JobState.RUNNING
-    assert ledger.renew(running) == "cancel"
-    assert ledger.requeue(running), "an interrupted job that was to be cancelled ends"
+    assert ledger.renew("cpu@a", [running]) == {running.id: "cancel"}
+    assert ledger.requeue(running).kept, "an interrupted job that was to be cancelled ends"
     assert ledger.get(running.id).state is JobState.CANCELLED
     with pytest.raises(ConflictError):
         ledger.cancel(queued.id)
@@ -186,7 +203,6 @@ def batch(ledger: Ledger, count: int) -> Job:
 def test_parent_succeeds_with_its_last_child(ledger: Ledger) -> None:
     parent = batch(ledger, 3)
     assert parent.state is JobState.RUNNING
-    assert ledger.claim(parent.id, "cpu@a") is None
     for number, child in enumerate(parent.children):
         assert ledger.get(parent.id).state is JobState.RUNNING
         job = claim(ledger, ledger.get(child))
@@ -224,7 +240,7 @@ def test_cancelled_parent_cancels_its_children(ledger: Ledger) -> None:
     parent = batch(ledger, 3)
     running = claim(ledger, ledger.get(parent.children[0]))
     assert ledger.cancel(parent.id).state is JobState.RUNNING
-    assert ledger.renew(running) == "cancel"
+    assert ledger.renew("cpu@a", [running]) == {running.id: "cancel"}
     ledger.finish(running, JobState.CANCELLED)
     assert ledger.get(parent.id).state is JobState.CANCELLED
 
@@ -235,12 +251,12 @@ def test_listing_filters_and_pages(ledger: Ledger) -> None:
     newest, cursor = ledger.page(limit=4)
     assert ids(newest) == ids(jobs[:-5:-1])
     assert ids(ledger.page(limit=4, cursor=cursor)[0]) == ids(jobs[5:1:-1])
-    assert ids(ledger.page(model="m0", state=JobState.QUEUED)[0]) == ids(jobs[8:0:-2])
-    assert [job.id for job in ledger.page(state=JobState.RUNNING)[0]] == [jobs[0].id]
-    assert ledger.page(kind=JobKind.INFER) == ([], None)
+    assert ids(ledger.page(Filter(model="m0", state=JobState.QUEUED))[0]) == ids(jobs[8:0:-2])
+    assert [job.id for job in ledger.page(Filter(state=JobState.RUNNING))[0]] == [jobs[0].id]
+    assert ledger.page(Filter(kind=JobKind.INFER)) == ([], None)
     mine = accept(ledger, submitter="key-a")
-    assert ledger.page(submitter="key-a") == ([mine], None)
-    assert ledger.page(submitter="key-b") == ([], None)
+    assert ledger.page(Filter(submitter="key-a")) == ([mine], None)
+    assert ledger.page(Filter(submitter="key-b")) == ([], None)
 
 
 def test_ended_jobs_are_forgotten(
@@ -250,10 +266,13 @@ def test_ended_jobs_are_forgotten(
     job = ledger.accept(new_job(submitter="key-a"), idempotency_key="k")[0]
     ledger.finish(claim(ledger, job), JobState.SUCCEEDED, result={})
     wait_until(lambda: ledger.reconcile().expired, what="job is forgotten")
-    prefix = f"{ledger_settings.prefix}:"
-    left = {key.removeprefix(prefix) for key in redis_client.scan_iter(f"{prefix}*")}
-    counted = {"counts", "runs", "queues", "drain", "request_bytes"}
-    assert left == counted, "in as many fields as there are queues"
+    prefix = f"{ledger_settings.prefix}:2:"
+    left = {
+        key.removeprefix(prefix) for key in redis_client.scan_iter(f"{ledger_settings.prefix}*")
+    }
+    counted = {"counts", "runs", "queues", "drain", "request_bytes", "turns", "available", "pulse"}
+    assert left == {*counted, "slots:cpu@a"}, "in as many fields as there are queues and slots"
+    assert redis_client.pttl(f"{prefix}slots:cpu@a") > 0
 
 
 def test_a_queued_job_knows_how_many_are_before_it(ledger: Ledger) -> None:
@@ -268,11 +287,11 @@ def test_a_queued_job_knows_how_many_are_before_it(ledger: Ledger) -> None:
 def test_a_piece_of_text_that_is_sent_again_is_told_once(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
-    job = claim(ledger, accept(ledger))
-    assert ledger.report_token(job, 1, "hm", "thinking")
+    job = claim(ledger, accept(ledger, streams=True))
+    assert ledger.report_text(job, 1, "hm", "thinking")
     for number, text in [(2, "a"), (3, "b"), (3, "b"), (2, "a"), (4, "c")]:
-        assert ledger.report_token(job, number, text)
-    assert ledger.report_token(job, 1, "hm", "thinking")
+        assert ledger.report_text(job, number, text)
+    assert ledger.report_text(job, 1, "hm", "thinking")
     assert _streamed(redis_client, ledger_settings, job) == [
         'thinking {"text": "hm"}',
         'token {"text": "a"}',
@@ -283,7 +302,7 @@ def test_a_piece_of_text_that_is_sent_again_is_told_once(
 
 def _streamed(client: "redis.Redis", settings: LedgerSettings, job: Job) -> list[str]:
     """Return a job's events, without those of its state."""
-    entries = client.xrange(f"{settings.prefix}:events:{job.id}") or []
+    entries = client.xrange(f"{settings.prefix}:2:events:{job.id}") or []
     told = [(fields["event"], fields["data"]) for _, fields in entries if fields]
     return [f"{event!s} {data!s}" for event, data in told if event not in {"state", "done"}]
 
@@ -291,18 +310,18 @@ def _streamed(client: "redis.Redis", settings: LedgerSettings, job: Job) -> list
 def test_an_attempt_that_begins_after_text_was_sent_says_so_once(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
-    job = claim(ledger, accept(ledger))
-    assert ledger.requeue(job), "nothing was sent yet: the second attempt restarts nothing"
+    job = claim(ledger, accept(ledger, streams=True))
+    assert ledger.requeue(job).kept, "nothing was sent yet: the second attempt restarts nothing"
     for text in ("a", "b"):
         job = claim(ledger, job)
-        assert ledger.report_token(job, 1, text)
+        assert ledger.report_text(job, 1, text)
         stale, job = job, ledger.get(job.id)
-        assert ledger.requeue(job, counts=False)
-        assert not ledger.report_token(stale, 2, "of the attempt that was given back")
+        assert ledger.requeue(job, counts=False).kept
+        assert not ledger.report_text(stale, 2, "of the attempt that was given back")
     job = claim(ledger, job)
-    assert ledger.requeue(job, counts=False), "the third attempt sends nothing"
+    assert ledger.requeue(job, counts=False).kept, "the third attempt sends nothing"
     job = claim(ledger, job)
-    assert ledger.report_token(job, 1, "c")
+    assert ledger.report_text(job, 1, "c")
     assert _streamed(redis_client, ledger_settings, job) == [
         'token {"text": "a"}',
         'restart {"attempt":2}',
@@ -315,11 +334,11 @@ def test_an_attempt_that_begins_after_text_was_sent_says_so_once(
 def test_a_claim_that_is_asked_again_restarts_the_text_once(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
-    job = claim(ledger, accept(ledger))
-    assert ledger.report_token(job, 1, "a")
+    job = claim(ledger, accept(ledger, streams=True))
+    assert ledger.report_text(job, 1, "a")
     assert ledger.lose(job)
-    for _ in range(2):
-        ledger._run("claim", job.id, "gpu@b", "the same nonce", 0)
+    again = want("gpu@b", "downloads")
+    assert ledger.claim(again) == ledger.claim(again)
     streamed = _streamed(redis_client, ledger_settings, job)
     assert streamed == ['token {"text": "a"}', 'restart {"attempt":2}']
 
@@ -328,8 +347,8 @@ def test_a_job_that_is_tried_again_restarts_the_text_of_its_earlier_life(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
     # Who reads on behind an event of before has its text still on the screen.
-    job = claim(ledger, accept(ledger))
-    assert ledger.report_token(job, 1, "a")
-    assert ledger.finish(job, JobState.FAILED)
+    job = claim(ledger, accept(ledger, streams=True))
+    assert ledger.report_text(job, 1, "a")
+    assert ledger.finish(job, JobState.FAILED).kept
     job = claim(ledger, ledger.revive(job.id))
     assert _streamed(redis_client, ledger_settings, job) == ['restart {"attempt":1}']

@@ -1,13 +1,15 @@
 """A job that waits for children of its own goes on when they end, whatever happens meanwhile."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import redis
 
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.ledger import Hint, Ledger, NewJob
+from shared.ledger import Ledger, NewJob
 from shared.settings import LedgerSettings
+from tests.claims import claim
 from tests.processes import wait_until
 
 
@@ -15,12 +17,6 @@ def new_job(kind: JobKind = JobKind.DOWNLOAD, part: tuple[int, int] | None = Non
     return NewJob(
         kind=kind, request={}, queue="q", model="m", max_attempts=3, submitter="key", part=part
     )
-
-
-def claim(ledger: Ledger, job_id: str) -> Job:
-    claimed = ledger.claim(job_id, "cpu@a")
-    assert claimed is not None
-    return claimed
 
 
 @pytest.fixture
@@ -33,7 +29,7 @@ def parent(ledger: Ledger) -> Job:
 def child(ledger: Ledger, parent: Job) -> Job:
     """What the import waits for, queued."""
     new = new_job()
-    assert ledger.delegate(parent, new)
+    assert ledger.delegate(parent, new).kept
     return ledger.get(new.id)
 
 
@@ -48,7 +44,6 @@ def test_a_job_waits_without_a_worker_until_its_child_ends(
     assert (waiting.state, waiting.owner, waiting.lease_until) == (JobState.RUNNING, None, None)
     assert (waiting.children, waiting.awaits) == ((child.id,), child.id)
     assert (child.state, child.parent_id) == (JobState.QUEUED, parent.id)
-    assert ledger.claim(parent.id, "cpu@b") is None
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={"n": 1})
     again = claim(ledger, parent.id)
     assert (again.attempts, again.awaits, again.started_at) == (1, child.id, parent.started_at)
@@ -61,28 +56,35 @@ def test_who_waits_is_not_taken_for_lost(ledger: Ledger, parent: Job, child: Job
     wait_until(lambda: ledger.reconcile() and ledger.get(child.id).crashes, what="child is lost")
     assert state(ledger, parent) is JobState.RUNNING
     assert ledger.get(parent.id).crashes == 0
-    assert not ledger.finish(running, JobState.SUCCEEDED)
+    assert not ledger.finish(running, JobState.SUCCEEDED).kept
 
 
-def test_child_and_parent_are_offered_at_once(
-    redis_client: "redis.Redis", ledger_settings: LedgerSettings
-) -> None:
-    offered = list[Hint]()
-    ledger, new = Ledger(redis_client, ledger_settings, offered.extend), new_job()
-    parent = claim(ledger, ledger.accept(new_job(JobKind.IMPORT))[0].id)
-    assert ledger.delegate(parent, new)
+def test_child_and_parent_may_start_at_once(ledger: Ledger, parent: Job) -> None:
+    new = new_job()
+    assert ledger.delegate(parent, new).kept
+    assert ledger.wait_for_work(("q",), 0.01)
     ledger.finish(claim(ledger, new.id), JobState.SUCCEEDED, result={})
-    assert [hint.id for hint in offered] == [parent.id, new.id, parent.id]
+    assert ledger.wait_for_work(("q",), 0.01)
+    claim(ledger, parent.id)
+
+
+def test_a_heartbeat_on_its_way_gives_a_waiting_job_no_lease(
+    ledger: Ledger, parent: Job, child: Job
+) -> None:
+    assert ledger.renew("cpu@a", [parent]) == {parent.id: "lost"}
+    assert not ledger.finish(parent, JobState.FAILED).kept
+    ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
+    claim(ledger, parent.id)
 
 
 def test_a_delegation_asked_twice_makes_one_child(ledger: Ledger, parent: Job) -> None:
     new = new_job()
-    assert ledger.delegate(parent, new)
-    assert ledger.delegate(parent, new), "repeated after a lost reply"
+    assert ledger.delegate(parent, new).kept
+    assert ledger.delegate(parent, new).kept, "repeated after a lost reply"
     assert ledger.get(parent.id).children == (new.id,)
     ledger.finish(claim(ledger, new.id), JobState.SUCCEEDED, result={})
     current = claim(ledger, parent.id)
-    assert not ledger.delegate(parent, new_job()), "the fence is stale"
+    assert not ledger.delegate(parent, new_job()).kept, "the fence is stale"
     assert ledger.get(parent.id) == current
 
 
@@ -97,7 +99,7 @@ def test_a_child_that_did_not_succeed_moves_its_parent_on_too(
 def test_cancel_reaches_the_child_that_runs(ledger: Ledger, parent: Job, child: Job) -> None:
     running = claim(ledger, child.id)
     assert ledger.cancel(parent.id).state is JobState.RUNNING
-    assert ledger.renew(running) == "cancel"
+    assert ledger.renew("cpu@a", [running]) == {running.id: "cancel"}
     ledger.finish(running, JobState.CANCELLED)
     assert state(ledger, parent) is JobState.CANCELLED
 
@@ -118,7 +120,7 @@ def test_cancel_ends_both_at_once_where_the_child_is_queued(
 
 def test_cancel_between_claim_and_delegation_leaves_no_child(ledger: Ledger, parent: Job) -> None:
     ledger.cancel(parent.id)
-    assert ledger.delegate(parent, new_job())
+    assert ledger.delegate(parent, new_job()).kept
     ended = ledger.get(parent.id)
     assert (ended.state, ended.children) == (JobState.CANCELLED, ())
 
@@ -135,7 +137,7 @@ def test_a_retried_job_decides_which_child_runs_again(
     revived = ledger.revive(parent.id)
     assert (revived.state, revived.awaits) == (JobState.QUEUED, None)
     assert state(ledger, child) is JobState.FAILED
-    assert ledger.delegate(claim(ledger, parent.id), ledger.get(child.id))
+    assert ledger.delegate(claim(ledger, parent.id), ledger.get(child.id)).kept
     assert state(ledger, child) is JobState.QUEUED
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
     assert claim(ledger, parent.id).children == (child.id,)
@@ -184,7 +186,7 @@ def test_a_child_that_ended_meanwhile_is_not_waited_for(
     stale, running = ledger.get(child.id), claim(ledger, parent.id)
     ledger.revive(child.id)
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
-    assert ledger.delegate(running, stale)
+    assert ledger.delegate(running, stale).kept
     assert claim(ledger, parent.id).awaits == child.id
 
 
@@ -231,19 +233,19 @@ def test_a_childs_result_outlives_the_retention_while_its_parent_runs(
         return expired == 3
 
     wait_until(all_forgotten, what="all three are forgotten")
-    assert not list(redis_client.scan_iter(f"{ledger_settings.prefix}:job:*"))
+    assert not list(redis_client.scan_iter(f"{ledger_settings.prefix}:2:job:*"))
 
 
 def wait_passes(ledger: Ledger) -> int:
-    """Reconcile until a waiting job has been looked at several times; return what expired."""
+    """Reconcile until the retention has passed several times; return what expired."""
     looks, expired = 0, 0
 
     def enough() -> bool:
         nonlocal looks, expired
-        found = ledger.reconcile()
-        looks += len(found.hints)
-        expired += found.expired
-        return looks >= 2
+        expired += ledger.reconcile().expired
+        looks += 1
+        time.sleep(0.05)
+        return looks >= 4
 
     wait_until(enough, what="several passes")
     return expired

@@ -7,11 +7,12 @@ import pytest
 import redis
 
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Hint, Ledger, NewJob, Placed, Placement, Presence, WorkerInfo
+from shared.ledger import Ledger, NewJob, Placed, Placement, Presence, WorkerInfo
 from shared.queue import UPLOADS, uploads_of
 from shared.requests import DownloadRequest
 from shared.settings import LedgerSettings
-from workers.lost_hosts import LostHosts
+from tests.claims import claim, claim_next
+from workers.process.reconciler import LostHostRecovery
 
 PLACED = Placed(
     host="gone",
@@ -50,8 +51,7 @@ def give_up(ledger: Ledger, presence: Presence, placement: Placement) -> GiveUp:
     """Let the reconciler look at a job that waits; returns the job as it then is."""
 
     def run(job: Job, patience_seconds: float = -1) -> Job:
-        hint = Hint(job.id, job.kind, job.model, job.queue, job.priority)
-        LostHosts(ledger, presence, placement, patience_seconds).give_up(job.queue, [hint])
+        LostHostRecovery(ledger, presence, placement, patience_seconds).recover()
         return ledger.get(job.id)
 
     return run
@@ -69,8 +69,8 @@ def test_the_upload_of_a_lost_host_is_given_to_all_hosts(
     assert (moved.state, moved.queue) == (JobState.QUEUED, UPLOADS)
     waiting = {each.queue: each.queued for each in ledger.counts().queues}
     assert waiting == {UPLOADS: 1, uploads_of("gone"): 0}
-    assert ledger.claim(job.id, "cpu@here"), "who came for it from either queue may have it"
-    assert not ledger.claim(job.id, "cpu@gone")
+    assert claim(ledger, job.id, "cpu@here"), "who came for it from either queue may have it"
+    assert claim_next(ledger, "cpu@gone", UPLOADS, uploads_of("gone")) is None
 
 
 def test_an_upload_that_nobody_can_download_again_fails_and_says_so(
@@ -100,7 +100,7 @@ def test_a_job_that_was_claimed_meanwhile_is_left(
     ledger: Ledger, placement: Placement, queued: Callable[[str], Job], give_up: GiveUp
 ) -> None:
     job = queued(uploads_of("gone"))
-    ledger.claim(job.id, "cpu@gone")
+    claim(ledger, job.id, "cpu@gone")
     assert give_up(job).state is JobState.RUNNING
     placement.record(PLACED)
     assert give_up(job).state is JobState.RUNNING

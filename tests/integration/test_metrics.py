@@ -15,6 +15,7 @@ from shared.identity.store import KeyStore
 from shared.jobs import JobKind, JobState
 from shared.ledger import Ledger, NewJob, Presence, WorkerInfo
 from shared.settings import ApiSettings, LedgerSettings, RedisSettings, Settings
+from tests.claims import claim
 from tests.processes import free_port
 
 DOWNLOAD = {"model_name": "org/model"}
@@ -74,11 +75,9 @@ def test_job_moves_the_series_of_its_kind(client: TestClient, ledger: Ledger) ->
     assert waiting[key("lifecycle_queue_oldest_seconds", queue="downloads")] >= 0
 
     for submitted, error in ((done, None), (failed, ErrorInfo(code="x", detail="y"))):
-        job = ledger.claim(submitted["job_id"], "cpu@a")
-        assert job is not None
+        job = claim(ledger, submitted["job_id"], "cpu@a")
         assert ledger.requeue(job)
-        job = ledger.claim(job.id, "cpu@a")
-        assert job is not None
+        job = claim(ledger, job.id, "cpu@a")
         state = JobState.FAILED if error else JobState.SUCCEEDED
         assert ledger.finish(job, state, error=error)
 
@@ -147,8 +146,7 @@ def test_what_is_refused_before_the_routes_counts_for_its_route(
 def test_followed_job_is_one_call_that_was_quick_to_begin(
     client: TestClient, ledger: Ledger
 ) -> None:
-    job = ledger.claim(client.post("/models/download", json=DOWNLOAD).json()["job_id"], "cpu@a")
-    assert job is not None
+    job = claim(ledger, client.post("/models/download", json=DOWNLOAD).json()["job_id"], "cpu@a")
     ledger.finish(job, JobState.SUCCEEDED, result={})
     assert "event: done" in client.get(f"/jobs/{job.id}/events").text
     route = {"method": "GET", "route": "/jobs/{job_id}/events", "status": "2xx"}

@@ -14,8 +14,9 @@ import redis
 
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Ledger, NewJob, Presence
-from shared.queue import INFERENCE_OLLAMA, Queue, celery_app
-from shared.settings import LedgerSettings, RedisSettings, Settings
+from shared.ledger.schema import schema_prefix
+from shared.queue import INFERENCE_OLLAMA
+from shared.settings import LedgerSettings, RedisSettings
 from tests.ollama_server import Model, OllamaTestServer, ollama_server
 from tests.processes import start, stop, wait_until
 
@@ -37,13 +38,12 @@ def remote() -> Iterator[OllamaTestServer]:
 
 
 class Bench:
-    """A ledger that tells an Ollama worker of its jobs."""
+    """The ledger of an Ollama worker."""
 
-    def __init__(self, client: "redis.Redis", redis: RedisSettings, prefix: str) -> None:
+    def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._client = client
-        self._prefix = prefix
-        queue = Queue(celery_app(Settings(redis=redis), "front"))
-        self.ledger = Ledger(client, LedgerSettings(prefix=prefix), queue.publish)
+        self._prefix = schema_prefix(settings)
+        self.ledger = Ledger(client, settings)
 
     def submit(self, *, stream: bool = False) -> str:
         request = {
@@ -61,6 +61,7 @@ class Bench:
             model="echo",
             max_attempts=3,
             priority=5,
+            streams=stream,
         )
         return self.ledger.accept(job)[0].id
 
@@ -94,7 +95,7 @@ def bench(
     presence = Presence(redis_client, LedgerSettings(prefix=prefix))
     try:
         wait_until(presence.workers, START_SECONDS, "the worker is there")
-        yield Bench(redis_client, redis_settings, prefix)
+        yield Bench(redis_client, LedgerSettings(prefix=prefix))
     finally:
         stop(worker)
 

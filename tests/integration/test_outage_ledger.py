@@ -1,7 +1,6 @@
 """A job whose service does not answer waits for it in the ledger, at no cost of attempts."""
 
 import uuid
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ from shared.errors import HostLostError, UnavailableError
 from shared.jobs import Job, JobKind, JobState, Progress
 from shared.ledger import JobEvent, Ledger, NewJob
 from shared.settings import LedgerSettings
-from workers.context import JobContext
-from workers.heartbeat import Heartbeat
-from workers.runner import JobFailedError, Runner, Work
+from tests.claims import claim
+from workers.context import JobContext, Work
+from workers.process.heartbeat import Heartbeat
+from workers.process.runner import Runner
 
 #: The present, where the test can move it.
 CLOCK = "tonumber(redis.call('GET', KEYS[1] .. ':clock'))"
@@ -28,12 +28,12 @@ class Bench:
         self.settings = LedgerSettings(prefix=f"outage-{uuid.uuid4().hex}")
         self.seconds = 1_000_000.0
         self.ledger = Ledger(client, self.settings, clock=CLOCK)
-        self.heartbeat = Heartbeat(self.ledger, 60, lambda _: None)
+        self.heartbeat = Heartbeat("cpu@a", self.ledger, 60, lambda: None)
         self.advance(0)
 
     def advance(self, seconds: float) -> None:
         self.seconds += seconds
-        self.client.set(f"{self.settings.prefix}:clock", round(self.seconds * 1000))
+        self.client.set(f"{self.settings.prefix}:2:clock", round(self.seconds * 1000))
 
     def submit(self, **changes: Any) -> str:
         fields: dict[str, Any] = {
@@ -47,9 +47,14 @@ class Bench:
 
     def run(self, job_id: str, work: Work) -> Job:
         works = dict.fromkeys(JobKind, work)
-        with suppress(JobFailedError):
-            Runner("cpu@a", self.ledger, self.heartbeat, works, self.settings).run(job_id)
+        running = self.heartbeat.watch(self.claim(job_id))
+        Runner(self.ledger, self.heartbeat, works, self.settings).run(running)
         return self.ledger.get(job_id)
+
+    def claim(self, job_id: str, owner: str = "cpu@a") -> Job:
+        """Reconcile, which brings jobs back whose wait is over, and claim a job."""
+        self.ledger.reconcile()
+        return claim(self.ledger, job_id, owner)
 
     def run_when_due(self, job_id: str, work: Work) -> Job:
         """Move the clock to the job's next run, and run it."""
@@ -189,8 +194,7 @@ def test_progress_takes_the_note_off_a_job_that_runs_again(bench: Bench) -> None
     job_id = bench.submit()
     bench.run(job_id, missing("hub", completed=10))
     bench.advance(5)
-    claimed = bench.ledger.claim(job_id, "cpu@b")
-    assert claimed is not None
+    claimed = bench.claim(job_id, "cpu@b")
     assert claimed.waiting_for is not None
     bench.ledger.report_progress(claimed, Progress(completed=9))
     assert bench.ledger.get(job_id).waiting_for is not None
@@ -245,21 +249,20 @@ def test_what_is_no_service_of_ours_is_tried_a_few_times(
 
 
 def test_counts_and_events_tell_of_jobs_that_wait(bench: Bench) -> None:
-    first, second = bench.submit(), bench.submit()
+    first, second = bench.submit(streams=True), bench.submit()
     for job_id in (first, second):
         bench.run(job_id, missing("lakeFS"))
     counts = bench.ledger.counts()
     assert counts.waiting == {"lakeFS": 2}
     assert counts.total(JobEvent.POSTPONED, JobKind.DOWNLOAD) == 2
     assert counts.total(JobEvent.RETRIED) == 0
-    events: Any = bench.client.xrange(f"{bench.settings.prefix}:events:{first}")
+    events: Any = bench.client.xrange(f"{bench.settings.prefix}:2:events:{first}")
     assert '"waiting_for":{' in [fields["data"] for _, fields in events][-1]
 
 
 def test_an_import_shows_what_its_step_waits_for(bench: Bench) -> None:
     parent_id = bench.submit(kind=JobKind.IMPORT)
-    parent = bench.ledger.claim(parent_id, "cpu@a")
-    assert parent is not None
+    parent = bench.claim(parent_id)
     step = NewJob(kind=JobKind.UPLOAD, request={}, queue="uploads", model="m", max_attempts=2)
     bench.ledger.delegate(parent, step)
     bench.run(step.id, missing("lakeFS"))
@@ -275,13 +278,12 @@ def test_an_import_shows_what_its_step_waits_for(bench: Bench) -> None:
 def test_orders_that_cross_an_outage_are_kept(bench: Bench) -> None:
     """A lost reply, a worker that was thought dead, a cancel while the run failed."""
     job_id, error = bench.submit(), UnavailableError("away", service="hub")
-    job = bench.ledger.claim(job_id, "cpu@a")
-    assert job is not None
+    job = bench.claim(job_id)
     assert bench.ledger.postpone(job, "hub", error.info()).kept
     assert bench.ledger.postpone(job, "hub", error.info()).kept, "asked again"
     assert bench.ledger.counts().waiting == {"hub": 1}
     bench.advance(5)
-    assert bench.ledger.claim(job_id, "cpu@b") is not None
+    bench.claim(job_id, "cpu@b")
     late = bench.ledger.postpone(job, "hub", error.info())
     assert (late.kept, late.over) == (False, False)
     again = bench.ledger.get(job_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.jobs import JobState
-from shared.ledger import JobEvent
+from shared.ledger import JobEvent, Want
 from shared.settings import LedgerSettings, RedisSettings
 from tests.integration.workplace import Workplace, alive
 from tests.processes import wait_until
@@ -29,10 +29,14 @@ def place(
 def crashed_twice(place: Workplace) -> Callable[[str], str]:
     """Submit a job that has lost two workers, before there is one; returns its id."""
 
+    def claimed() -> bool:
+        want = Want(slot="cpu@lost/0", owner="cpu@lost", queues=("downloads",))
+        return bool(place.ledger.claim(want).jobs)
+
     def submit(model: str) -> str:
         job_id = place.submit(model)
         for _ in range(2):
-            wait_until(lambda: place.ledger.claim(job_id, "cpu@lost"), what="claim")
+            wait_until(claimed, what="claim")
             assert place.worker is None
             assert place.ledger.lose(place.job(job_id))
         return job_id

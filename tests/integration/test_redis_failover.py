@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from api.circuit import connect_impatiently
+from api.circuit import connect_with_breaker
 from embedded.redis import redis_command
 from shared.errors import UnavailableError
 from shared.jobs import JobKind
@@ -38,7 +38,7 @@ def pair(tmp_path: Path) -> Iterator[tuple[int, int]]:
         yield ports
 
 
-@pytest.mark.parametrize("connected", [connect, connect_impatiently], ids=["worker", "API"])
+@pytest.mark.parametrize("connected", [connect, connect_with_breaker], ids=["worker", "API"])
 def test_a_demoted_primary_is_left_for_the_new_one(
     pair: tuple[int, int],
     ledger_settings: LedgerSettings,

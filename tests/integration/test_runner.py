@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -14,12 +13,13 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.ledger import Ledger, NewJob
+from shared.ledger import Ledger, NewJob, Want
+from shared.ledger.schema import schema_prefix
 from shared.settings import LedgerSettings
 from tests.processes import wait_until
-from workers.context import JobContext
-from workers.heartbeat import Heartbeat
-from workers.runner import JobFailedError, Runner, Work
+from workers.context import JobContext, Work
+from workers.process.heartbeat import Heartbeat
+from workers.process.runner import Runner
 
 
 class Bench:
@@ -28,7 +28,7 @@ class Bench:
     def __init__(self, ledger: Ledger, settings: LedgerSettings) -> None:
         self.ledger = ledger
         self.settings = settings
-        self.heartbeat = Heartbeat(ledger, 0.05, lambda _: None)
+        self.heartbeat = Heartbeat("cpu@a", ledger, 0.05, lambda: None)
 
     def submit(self, **changes: Any) -> Job:
         fields: dict[str, Any] = {
@@ -41,13 +41,25 @@ class Bench:
         return self.ledger.accept(NewJob(**(fields | changes)))[0]
 
     def runner(self, work: Work) -> Runner:
-        return Runner("cpu@a", self.ledger, self.heartbeat, {JobKind.DOWNLOAD: work}, self.settings)
+        return Runner(self.ledger, self.heartbeat, {JobKind.DOWNLOAD: work}, self.settings)
+
+    def claim(self) -> Job | None:
+        want = Want(slot="cpu@a/0", owner="cpu@a", queues=("downloads",))
+        return next(iter(self.ledger.claim(want).jobs), None)
+
+    def run_next(self, work: Work) -> Job | None:
+        """Run the next job, if there is one; return what it is then."""
+        job = self.claim()
+        if job is None:
+            return None
+        self.runner(work).run(self.heartbeat.watch(job))
+        return self.ledger.get(job.id)
 
     def run(self, work: Work, **changes: Any) -> Job:
-        job = self.submit(**changes)
-        with suppress(JobFailedError):
-            self.runner(work).run(job.id)
-        return self.ledger.get(job.id)
+        self.submit(**changes)
+        job = self.run_next(work)
+        assert job is not None
+        return job
 
 
 @pytest.fixture
@@ -80,11 +92,7 @@ def until_stopped(started: threading.Event) -> Work:
 
 
 def in_background(work: Callable[[], object]) -> threading.Thread:
-    def quietly() -> None:
-        with suppress(JobFailedError):
-            work()
-
-    thread = threading.Thread(target=quietly)
+    thread = threading.Thread(target=work)
     thread.start()
     return thread
 
@@ -122,11 +130,10 @@ def test_error_that_may_pass_is_tried_again_then_fails(
     job = bench.run(raising(error))
     assert job.state is JobState.QUEUED
     assert job.available_at > job.created_at
-    runner = bench.runner(raising(error))
 
     def failed() -> bool:
-        with suppress(JobFailedError):
-            runner.run(job.id)
+        bench.ledger.reconcile()
+        bench.run_next(raising(error))
         return bench.ledger.get(job.id).state is JobState.FAILED
 
     wait_until(failed, what="last attempt")
@@ -155,7 +162,7 @@ def test_defect_is_an_ordinary_failure(bench: Bench, error: BaseException) -> No
 def test_cancel_stops_the_work_and_then_shows(bench: Bench) -> None:
     started = threading.Event()
     job = bench.submit()
-    thread = in_background(lambda: bench.runner(until_stopped(started)).run(job.id))
+    thread = in_background(lambda: bench.run_next(until_stopped(started)))
     assert started.wait(10)
     bench.ledger.cancel(job.id)
     thread.join(10)
@@ -173,7 +180,7 @@ def test_no_job_runs_for_longer_than_any_may(
     ledger: Ledger, ledger_settings: LedgerSettings
 ) -> None:
     bench = Bench(ledger, ledger_settings)
-    bench.heartbeat = Heartbeat(ledger, 0.05, lambda _: None, max_seconds=0.2)
+    bench.heartbeat = Heartbeat("cpu@a", ledger, 0.05, lambda: None, max_seconds=0.2)
     threading.Thread(target=bench.heartbeat.run, daemon=True).start()
     job = bench.run(until_stopped(threading.Event()))
     bench.heartbeat.stop()
@@ -186,27 +193,29 @@ def test_no_job_runs_for_longer_than_any_may(
 def test_lost_lease_stops_the_work_and_writes_nothing(bench: Bench) -> None:
     started = threading.Event()
     job = bench.submit()
-    thread = in_background(lambda: bench.runner(until_stopped(started)).run(job.id))
+    thread = in_background(lambda: bench.run_next(until_stopped(started)))
     assert started.wait(10)
     bench.ledger.requeue(bench.ledger.get(job.id), counts=False)
-    other = bench.ledger.claim(job.id, "cpu@b")
+    want = Want(slot="cpu@b/0", owner="cpu@b", queues=("downloads",))
+    (other,) = bench.ledger.claim(want).jobs
     thread.join(10)
-    assert bench.ledger.get(job.id) == other
+    after = bench.ledger.get(job.id)
+    assert (after.owner, after.fence, after.state) == ("cpu@b", other.fence, JobState.RUNNING)
 
 
-def test_drain_gives_the_job_back_without_using_up_an_attempt(bench: Bench) -> None:
+def test_a_job_that_is_claimed_again_by_its_worker_stops_its_first_run(bench: Bench) -> None:
     started = threading.Event()
     job = bench.submit()
-    runner = bench.runner(until_stopped(started))
-    thread = in_background(lambda: runner.run(job.id))
+    thread = in_background(lambda: bench.run_next(until_stopped(started)))
     assert started.wait(10)
-    runner.stop_claiming()
-    assert bench.heartbeat.drain(grace_seconds=0.1, stop_seconds=10)
+    bench.ledger.requeue(bench.ledger.get(job.id), counts=False)
+    again = bench.claim()
+    assert again is not None
+    second = bench.heartbeat.watch(again)
     thread.join(10)
-    back = bench.ledger.get(job.id)
-    assert (back.state, back.attempts) == (JobState.QUEUED, 0)
-    runner.run(job.id)
-    assert bench.ledger.get(job.id).state is JobState.QUEUED, "a draining worker claims nothing"
+    assert not thread.is_alive()
+    assert not second.cancel.cancelled, "the second run goes on"
+    assert bench.heartbeat.running() == [second]
 
 
 def test_end_is_written_through_an_outage_of_redis(
@@ -227,7 +236,32 @@ def test_tokens_arrive_in_order(bench: Bench, redis_client: "redis.Redis") -> No
             context.emit(piece)
         return {}
 
-    job = bench.run(work)
-    entries: Any = redis_client.xrange(f"{bench.settings.prefix}:events:{job.id}")
+    job = bench.run(work, streams=True)
+    entries: Any = redis_client.xrange(f"{schema_prefix(bench.settings)}:events:{job.id}")
     names = [fields["event"] for _, fields in entries]
     assert names == ["state", "state", "token", "token", "token", "state", "done"]
+
+
+@pytest.mark.parametrize(
+    "result", [{"score": object()}, {"labels": {"a", "b"}}, {"score": float("nan")}]
+)
+def test_a_result_that_cannot_be_stored_fails_the_job_with_the_reason(
+    bench: Bench, result: dict[str, Any]
+) -> None:
+    job = bench.run(lambda _: result)
+    assert (job.state, job.attempts, job.crashes) == (JobState.FAILED, 1, 0)
+    assert job.error is not None
+    assert job.error.code == "internal_error"
+    assert "cannot be written" in job.error.detail
+
+
+def test_progress_that_cannot_be_stored_fails_the_job_with_the_reason(bench: Bench) -> None:
+    def work(context: JobContext) -> dict[str, Any]:
+        context.report(0, 2, "bytes", "a")
+        context.report(1, 2, "bytes", "caf\udce9.bin")
+        return {}
+
+    job = bench.run(work)
+    assert (job.state, job.crashes) == (JobState.FAILED, 0)
+    assert job.error is not None
+    assert job.error.code == "internal_error"

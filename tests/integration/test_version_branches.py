@@ -20,7 +20,7 @@ from shared.registry import ModelRegistry
 from shared.settings import LakeFSSettings, LedgerSettings, MLflowSettings, WorkerSettings
 from tests.integration.conftest import NewRun
 from tests.processes import wait_until
-from workers.branch_sweeper import BranchSweeper
+from workers.lifecycle.branch_sweeper import BranchSweeper
 from workers.lifecycle.register import Register
 from workers.lifecycle.version_branches import VersionBranches, branch_name
 

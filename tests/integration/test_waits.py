@@ -1,6 +1,7 @@
-"""Many who wait for jobs at once, and a wait that cannot be had."""
+"""Many who wait for jobs at once, ends whose push is lost, and a wait that is impossible."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,35 +10,44 @@ import pytest
 import redis
 
 from api.app import create_app
+from shared.errors import UnavailableError
 from shared.jobs import JobState
-from shared.ledger import Ledger
+from shared.ledger import AsyncLedger, Ends, Ledger
 from shared.settings import LedgerSettings, RedisSettings, Settings
+from tests.claims import claim
 from tests.processes import wait_until
 
 DOWNLOAD = {"model_name": "org/model"}
-#: More than the connections that redis-py gives a pool by default.
+#: More than a server takes in one go.
 MANY = 120
+#: A wait ends this long after its time at the latest.
+LATE_SECONDS = 1.0
 
 
 @asynccontextmanager
 async def front(
     redis_settings: RedisSettings, ledger: LedgerSettings
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Call a front in this process, any number of times at once."""
+    """Call an API in this process, any number of times at once."""
     app = create_app(Settings(redis=redis_settings, ledger=ledger))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(
         transport=transport, base_url="http://front", timeout=60
     ) as client:
         yield client
-        await app.state.services.events.close()
+        await app.state.services.close()
 
 
-def _reading(client: "redis.Redis") -> int:
-    return sum(each["cmd"] == "xread" for each in client.client_list())
+def _waiters(client: "redis.Redis", ledger: LedgerSettings, job_id: str) -> int:
+    """Return how many API processes a job tells of its end."""
+    return len(str(client.hget(f"{ledger.prefix}:2:job:{job_id}", "waiters") or "").split())
 
 
-def test_more_wait_at_once_than_a_pool_usually_holds(
+def _end(ledger: Ledger, job_id: str) -> None:
+    ledger.finish(claim(ledger, job_id), JobState.SUCCEEDED, result={})
+
+
+def test_many_wait_at_once_for_one_push(
     redis_settings: RedisSettings,
     ledger_settings: LedgerSettings,
     ledger: Ledger,
@@ -50,28 +60,98 @@ def test_more_wait_at_once_than_a_pool_usually_holds(
                 asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60")) for _ in range(MANY)
             ]
             await asyncio.to_thread(
-                wait_until,
-                lambda: _reading(redis_client) >= MANY or any(call.done() for call in calls),
+                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
             )
-            job = ledger.claim(job_id, "cpu@a")
-            assert job is not None
-            ledger.finish(job, JobState.SUCCEEDED, result={})
+            await asyncio.to_thread(_end, ledger, job_id)
             return await asyncio.gather(*calls)
 
     assert [each.json().get("state") for each in asyncio.run(answers())] == ["succeeded"] * MANY
 
 
-def test_a_submit_whose_wait_cannot_be_had_is_accepted_all_the_same(
+def test_an_end_whose_push_is_lost_is_learnt_all_the_same(
+    redis_settings: RedisSettings,
+    ledger_settings: LedgerSettings,
+    ledger: Ledger,
+    redis_client: "redis.Redis",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Ends, "_take", lambda *_: None)
+    monkeypatch.setattr("shared.ledger.ends.POLL_SECONDS", 0.1)
+
+    async def answer() -> httpx.Response:
+        async with front(redis_settings, ledger_settings) as client:
+            job_id = (await client.post("/models/download", json=DOWNLOAD)).json()["job_id"]
+            call = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
+            await asyncio.to_thread(
+                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
+            )
+            await asyncio.to_thread(_end, ledger, job_id)
+            return await call
+
+    assert asyncio.run(answer()).json()["state"] == "succeeded"
+
+
+def test_a_broken_subscription_is_made_again(
+    redis_settings: RedisSettings,
+    ledger_settings: LedgerSettings,
+    ledger: Ledger,
+    redis_client: "redis.Redis",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Only the new subscription can tell of the end.
+    monkeypatch.setattr("shared.ledger.ends.POLL_SECONDS", 600.0)
+
+    async def answer() -> httpx.Response:
+        async with front(redis_settings, ledger_settings) as client:
+            job_id = (await client.post("/models/download", json=DOWNLOAD)).json()["job_id"]
+            call = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
+            await asyncio.to_thread(
+                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
+            )
+            await asyncio.to_thread(redis_client.client_kill_filter, _type="pubsub")
+            await asyncio.to_thread(_end, ledger, job_id)
+            return await call
+
+    assert asyncio.run(answer()).json()["state"] == "succeeded"
+
+
+def test_waits_end_in_time_whatever_they_meet(
+    redis_settings: RedisSettings, ledger_settings: LedgerSettings
+) -> None:
+    """Their ends fall upon the polls and upon each other."""
+
+    async def lateness() -> list[float]:
+        async with front(redis_settings, ledger_settings) as client:
+            job_id = (await client.post("/models/download", json=DOWNLOAD)).json()["job_id"]
+
+            async def late(seconds: float) -> float:
+                began = time.monotonic()
+                answer = await client.get(f"/jobs/{job_id}?wait={seconds}")
+                assert answer.json().get("state") == "queued", answer.text
+                return time.monotonic() - began - seconds
+
+            asked = [0.5 + 0.01 * number for number in range(200)]
+            return list(await asyncio.gather(*map(late, asked)))
+
+    late = asyncio.run(lateness())
+    assert min(late) > -0.01
+    assert max(late) < 10 * LATE_SECONDS
+
+
+def test_a_submit_whose_wait_is_impossible_is_accepted_all_the_same(
     redis_settings: RedisSettings,
     ledger_settings: LedgerSettings,
     ledger: Ledger,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.ledger.events.MAX_CONNECTIONS", 1)
+    async def away(*_: object) -> None:
+        raise UnavailableError("Redis does not answer", code="redis_unavailable", service="Redis")
+
+    monkeypatch.setattr(AsyncLedger, "get", away)
 
     async def answers() -> list[httpx.Response]:
         async with front(redis_settings, ledger_settings) as client:
-            calls = (client.post("/models/download?wait=1", json=DOWNLOAD) for _ in range(3))
+            calls = (client.post("/models/download?wait=0.1", json=DOWNLOAD) for _ in range(3))
             return await asyncio.gather(*calls)
 
     accepted = asyncio.run(answers())

@@ -14,18 +14,18 @@ import redis
 
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Ledger, NewJob, Presence, connect
-from shared.queue import DOWNLOADS, Queue, celery_app
-from shared.settings import LedgerSettings, RedisSettings, Settings
+from shared.ledger.schema import schema_prefix
+from shared.queue import DOWNLOADS
+from shared.settings import LedgerSettings, RedisSettings
 from tests.processes import start, wait_until
 from tests.tcp_proxy import tcp_proxy
-from workers.drain import REPLACE_STATUS
+from workers.process.shutdown import REPLACE_STATUS
 
 #: Short, so that a test can wait for each; a busy machine must not fall behind them.
 HASTE = {
     "LEDGER_LEASE_SECONDS": "3",
     "LEDGER_HEARTBEAT_SECONDS": "0.5",
     "LEDGER_RECONCILE_SECONDS": "0.5",
-    "LEDGER_REPUBLISH_SECONDS": "1",
     "LEDGER_BACKOFF_SECONDS": "0.2",
     "LEDGER_MAX_CRASHES": "2",
     "WORKER_DRAIN_SECONDS": "0.5",
@@ -49,10 +49,10 @@ class Bench:
             "STORAGE_HOST_ID": prefix,
         }
         self.name = f"cpu@{prefix}"
+        self.prefix = schema_prefix(LedgerSettings(prefix=prefix))
         ledger_settings = LedgerSettings(prefix=prefix)
         self.client = connect(redis_settings)
-        self.queue = Queue(celery_app(Settings(redis=redis_settings), "front"))
-        self.ledger = Ledger(self.client, ledger_settings, self.queue.publish)
+        self.ledger = Ledger(self.client, ledger_settings)
         self.presence = Presence(self.client, ledger_settings)
         self.processes: list[subprocess.Popen[bytes]] = []
 
@@ -203,11 +203,11 @@ def test_a_deaf_worker_gives_its_jobs_back_and_leaves(
     process = bench.start()
     running = bench.running("obey")
     bench.running("deafen")
-    waiting = bench.submit("end")
 
     assert bench.died(process) == REPLACE_STATUS
-    assert "has asked the broker for nothing" in bench.log
+    assert "Celery's event loop has done nothing" in bench.log
     assert bench.job(running).attempts == 0
+    waiting = bench.submit("end")
     bench.start()
     served = bench.ended(waiting)
     assert served.finished_at is not None
@@ -223,19 +223,19 @@ def test_a_connection_that_goes_dead_without_a_word_is_made_anew(
 ) -> None:
     port = bench.client.connection_pool.connection_kwargs["port"]
     with tcp_proxy(port) as proxy:
-        broker = f"redis://127.0.0.1:{proxy.port}/0"
-        process = bench.start(REDIS_BROKER_URL=broker, WORKER_DEAF_SECONDS="15")
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        process = bench.start(REDIS_URL=url, WORKER_DEAF_SECONDS="15")
         assert proxy.freeze() > 0
         waiting = bench.submit("end")
         wait_until(lambda: bench.job(waiting).state.terminal or process.poll(), PATIENCE_SECONDS)
-        if process.poll():  # kombu's own remedy took too long on a busy machine
+        if process.poll():  # the client's own remedy took too long on a busy machine
             assert bench.died(process) == REPLACE_STATUS
-            bench.start(REDIS_BROKER_URL=broker)
+            bench.start(REDIS_URL=url)
         job = bench.ended(waiting)
         assert job.finished_at is not None
         seconds = (job.finished_at - job.created_at).total_seconds()
         remedy = "a new process" if process.poll() else "a new connection"
-        figure(f"dead broker connection: served after {seconds:.1f} s, by {remedy}")
+        figure(f"dead connections to Redis: served after {seconds:.1f} s, by {remedy}")
         assert (job.state, job.attempts) == (JobState.SUCCEEDED, 1)
 
 
@@ -262,6 +262,7 @@ def test_a_worker_that_sleeps_is_not_well(bench: Bench) -> None:
 def test_two_signals_give_each_job_back_once(bench: Bench, redis_client: "redis.Redis") -> None:
     process = bench.start(WORKER_DRAIN_SECONDS="2")
     running = bench.running("obey")
+    bench.ledger.follow(running)
     process.send_signal(signal.SIGTERM)
     wait_until(lambda: "worker draining" in bench.log, what="the first signal is heard")
     waiting = bench.submit("end")
@@ -273,6 +274,6 @@ def test_two_signals_give_each_job_back_once(bench: Bench, redis_client: "redis.
     assert bench.presence.fault(bench.name), "it has said good-bye"
     bench.start()
     assert [bench.ended(job).attempts for job in (running, waiting)] == [1, 1]
-    events: Any = redis_client.xrange(f"{bench.env['LEDGER_PREFIX']}:events:{running}")
+    events: Any = redis_client.xrange(f"{bench.prefix}:events:{running}")
     states = [fields["data"] for _, fields in events if fields["event"] == "state"]
-    assert len(states) == 5, "queued, running, queued, running, succeeded"
+    assert len(states) == 4, "running when it was followed, queued, running, succeeded"

@@ -1,4 +1,4 @@
-"""A ledger, a broker and one real worker process whose work is scripted; restarted when it dies."""
+"""A ledger and one real worker process whose work is scripted; restarted when it dies."""
 
 import os
 import signal
@@ -11,31 +11,24 @@ import redis
 
 from shared.jobs import Job, JobKind
 from shared.ledger import Ledger, NewJob
-from shared.queue import Queue, celery_app
-from shared.settings import LedgerSettings, RedisSettings, Settings
+from shared.settings import LedgerSettings, RedisSettings
 from tests.processes import start, stop, wait_until
 
 
 class Workplace:
-    """What a front and a supervisor would be to one worker."""
+    """What an API server and a supervisor are to one worker."""
 
     def __init__(
         self, redis_settings: RedisSettings, settings: LedgerSettings, directory: Path, **env: str
     ) -> None:
-        url = redis_settings.url.get_secret_value()
-        with_broker = {"url": url, "broker_url": f"{url.rpartition('/')[0]}/1"}
-        self.redis = RedisSettings.model_validate(with_broker)
-        self.client = redis.Redis.from_url(url, decode_responses=True)
-        self.broker = redis.Redis.from_url(with_broker["broker_url"])
-        self.broker.flushdb()
+        self.url = redis_settings.url.get_secret_value()
+        self.redis = redis_settings
+        self.client = redis.Redis.from_url(self.url, decode_responses=True)
         self.settings = settings
-        self._celery = celery_app(Settings(redis=self.redis, ledger=settings), "front")
-        self.queue = Queue(self._celery)
-        self.ledger = Ledger(self.client, settings, self.queue.publish)
+        self.ledger = Ledger(self.client, settings)
         self.log = directory / "worker.log"
         self._env = {
-            "REDIS_URL": with_broker["url"],
-            "REDIS_BROKER_URL": with_broker["broker_url"],
+            "REDIS_URL": self.url,
             **{
                 f"LEDGER_{name.upper()}": str(value)
                 for name, value in settings.model_dump(exclude_unset=True).items()
@@ -101,9 +94,7 @@ class Workplace:
         """End the worker and all connections."""
         if self.worker is not None:
             stop(self.worker)
-        self._celery.close()
         self.client.close()
-        self.broker.close()
 
     def _ready(self) -> int:
         return self.log.read_text().count("worker ready") if self.log.exists() else 0

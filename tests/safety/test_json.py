@@ -12,6 +12,7 @@ from api.app import create_app
 from shared.ledger import Ledger
 from shared.requests import InferRequest
 from shared.settings import LedgerSettings, MLflowSettings, RedisSettings, Settings
+from tests.claims import claim
 from tests.processes import free_port
 
 
@@ -96,7 +97,7 @@ def test_odd_json_that_is_taken_can_be_read_by_all(
     answer = sent(client, TAKEN[name])
     assert answer.status_code == 202, answer.text
     job_id = answer.json()["job_id"]
-    job = Ledger(redis_client, settings.ledger).claim(job_id, "gpu@test")
+    job = claim(Ledger(redis_client, settings.ledger), job_id, "gpu@test")
     assert job is not None
     assert InferRequest.model_validate(job.request).task == "text-generation"
     assert client.get(f"/jobs/{job_id}").json()["request"] == job.request

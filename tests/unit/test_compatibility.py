@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from shared.jobs import JobKind, JobState
-from shared.ledger.record import to_job
+from shared.ledger.record import Record
 from shared.requests import (
     BatchDownloadRequest,
     DownloadRequest,
@@ -70,7 +70,7 @@ REQUESTS: dict[type, dict[str, object]] = {
 
 
 def test_record_of_the_first_version_is_read() -> None:
-    job = to_job(FIRST)
+    job = Record(FIRST).job()
     assert (job.kind, job.state, job.attempts) == (JobKind.DOWNLOAD, JobState.FAILED, 1)
     assert job.error is not None
     assert job.error.code == "unavailable"
@@ -86,7 +86,7 @@ def test_record_of_a_later_version_is_read_without_what_is_new() -> None:
         "error": later(FIRST["error"]),
         "progress": later(FIRST["progress"]),
     }
-    assert to_job(future) == to_job(FIRST)
+    assert Record(future).job() == Record(FIRST).job()
 
 
 @pytest.mark.parametrize("model", REQUESTS)

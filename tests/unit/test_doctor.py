@@ -69,6 +69,18 @@ def test_a_worker_that_consumes_nothing_is_to_be_restarted(
     assert "restart it" in cpu.mend
 
 
+def test_a_worker_of_an_older_version_is_named(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = WorkerInfo("cpu@there", "cpu", "there", {"in_flight": 1})
+    monkeypatch.setattr(Scene, "presence", lambda _: Announced())
+    monkeypatch.setattr(Scene, "old_presence", lambda _: Announced(old))
+    *_, finding = workers.workers(scene)
+    assert finding.level is Level.WARNING
+    assert "cpu@there on there" in finding.detail
+    assert "install this version" in finding.mend
+
+
 @pytest.mark.parametrize(
     ("free_bytes", "level"),
     [(10**6, Level.DOWN), (5 * 10**9, Level.WARNING), (10**12, Level.OK)],

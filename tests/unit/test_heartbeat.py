@@ -4,18 +4,18 @@ import threading
 from unittest.mock import create_autospec
 
 from shared.ledger import Ledger
-from workers.heartbeat import Heartbeat
+from workers.process.heartbeat import Heartbeat
 
 
 def test_no_beat_comes_after_the_stop() -> None:
     beating, may_end, said = threading.Event(), threading.Event(), list[str]()
 
-    def on_beat(_: int) -> None:
+    def on_beat() -> None:
         beating.set()
         may_end.wait(60)
         said.append("announced")
 
-    heartbeat = Heartbeat(create_autospec(Ledger), 0.001, on_beat)
+    heartbeat = Heartbeat("cpu@a", create_autospec(Ledger), 0.001, on_beat)
     beats = threading.Thread(target=heartbeat.run)
     beats.start()
     assert beating.wait(60)
@@ -36,13 +36,13 @@ def test_no_beat_comes_after_the_stop() -> None:
 def test_a_defect_does_not_end_it() -> None:
     again, beats = threading.Event(), list[int]()
 
-    def on_beat(in_flight: int) -> None:
-        beats.append(in_flight)
+    def on_beat() -> None:
+        beats.append(1)
         if len(beats) > 1:
             again.set()
         raise ValueError
 
-    heartbeat = Heartbeat(create_autospec(Ledger), 0.001, on_beat)
+    heartbeat = Heartbeat("cpu@a", create_autospec(Ledger), 0.001, on_beat)
     thread = threading.Thread(target=heartbeat.run)
     thread.start()
     assert again.wait(60)

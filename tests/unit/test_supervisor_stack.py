@@ -57,14 +57,11 @@ def test_everything_is_started_where_nothing_is_given(nowhere: Path) -> None:
     assert api.env["STORAGE_STAGING_DIR"] == str(nowhere / "staging")
 
 
-def test_a_worker_that_hangs_is_replaced_soon_after_its_lease(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("REDIS_BROKER_URL", "redis://queue.example:6379/0")
+def test_a_worker_that_hangs_is_replaced_soon_after_its_lease(nowhere: Path) -> None:
     hung = {
         service.name: service.hung_seconds
         for service in planned(nowhere).services
-        if len(service.leans_on) == 2  # on the ledger's Redis and on the broker's
+        if service.name.startswith("worker-") and service.leans_on
     }
     assert hung == dict.fromkeys(("worker-cpu", "worker-gpu", "worker-ollama"), 20)
 

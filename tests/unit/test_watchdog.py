@@ -1,15 +1,16 @@
 """What the watchdog makes of what it sees, and what it leaves alone."""
 
-from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 
+from shared.errors import CancelledError
+from shared.jobs import Job
 from shared.ledger import Ledger
-from shared.settings import LedgerSettings, WorkerSettings
-from workers import hearing as hearing_module
-from workers.hearing import Hearing
-from workers.heartbeat import Heartbeat
-from workers.watchdog import Watchdog
+from shared.settings import WorkerSettings
+from workers.process import watchdog as watchdog_module
+from workers.process.heartbeat import Heartbeat
+from workers.process.watchdog import ConsumerLiveness, Watchdog
 
 DEAF_SECONDS = 15.0
 
@@ -24,92 +25,113 @@ class Clock:
         return self.now
 
 
-class Consumer:
-    """As much of Celery's consumer as its hearing looks at."""
+class Part:
+    """A part of a worker that gives signs of life when a test says so."""
 
-    def __init__(self) -> None:
-        self.channel = SimpleNamespace(_brpop_sent_at=None)
-        self.task_consumer = SimpleNamespace(channel=self.channel)
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.seen_at = clock.now
+
+    def live(self) -> None:
+        self.seen_at = self.clock.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(hearing_module, "time", clock)
+    monkeypatch.setattr(watchdog_module, "time", clock)
     return clock
 
 
 @pytest.fixture
-def consumer() -> Consumer:
-    return Consumer()
+def part(clock: Clock) -> Part:
+    return Part(clock)
 
 
 @pytest.fixture
-def hearing(clock: Clock, consumer: Consumer) -> Hearing:
-    hearing = Hearing(slots=1)
-    hearing.attach(consumer)
-    return hearing
+def liveness(clock: Clock, part: Part) -> ConsumerLiveness:
+    liveness = ConsumerLiveness({"a slot": lambda: part.seen_at, "Celery": lambda: clock.now})
+    liveness.look()
+    return liveness
 
 
-def pass_by(clock: Clock, hearing: Hearing, seconds: int) -> float:
+def pass_by(clock: Clock, liveness: ConsumerLiveness, seconds: int) -> float:
     """Look once a second."""
     silent = 0.0
     for _ in range(seconds):
         clock.now += 1
-        silent = hearing.look()
+        _, silent = liveness.look()
     return silent
 
 
-def test_a_consumer_that_asks_is_heard(clock: Clock, hearing: Hearing, consumer: Consumer) -> None:
+def test_a_part_that_lives_is_not_silent(
+    clock: Clock, liveness: ConsumerLiveness, part: Part
+) -> None:
     for _ in range(60):
-        consumer.channel._brpop_sent_at = clock.now
-        assert pass_by(clock, hearing, 1) == 0
-    assert hearing.consuming
-    assert pass_by(clock, hearing, 4) == 4
-    assert hearing.consuming, "a second more or less says nothing"
-    assert pass_by(clock, hearing, 4) == 8
-    assert not hearing.consuming
+        clock.now += 1
+        part.live()
+        assert liveness.look()[1] == 0
+    assert liveness.consuming
+    assert pass_by(clock, liveness, 4) == 4
+    assert liveness.consuming, "a second more or less says nothing"
+    assert pass_by(clock, liveness, 4) == 8
+    assert liveness.look()[0] == "a slot"
 
 
-def test_a_consumer_without_a_connection_is_silent(clock: Clock, hearing: Hearing) -> None:
-    hearing.attach(SimpleNamespace(task_consumer=None))
-    assert pass_by(clock, hearing, 10) == 10
+def test_a_part_that_is_silent_is_reported(clock: Clock, liveness: ConsumerLiveness) -> None:
+    assert pass_by(clock, liveness, 8) == 8
+    assert not liveness.consuming
 
 
-def test_nobody_asks_while_all_slots_are_taken(clock: Clock, hearing: Hearing) -> None:
-    with hearing.occupied():
-        assert pass_by(clock, hearing, 60) == 0
-    assert pass_by(clock, hearing, 3) == 3
-
-
-def test_the_time_in_which_the_process_slept_does_not_count(clock: Clock, hearing: Hearing) -> None:
+def test_the_time_in_which_the_process_slept_does_not_count(
+    clock: Clock, liveness: ConsumerLiveness
+) -> None:
     clock.now += 3600
-    assert hearing.look() < DEAF_SECONDS
+    assert liveness.look()[1] < DEAF_SECONDS
 
 
-def watchdog(hearing: Hearing, *, broker_answers: bool) -> Watchdog:
-    ledger = Ledger(SimpleNamespace(), LedgerSettings())  # type: ignore[arg-type] # never asked
+def watchdog(
+    liveness: ConsumerLiveness,
+    heartbeat: Heartbeat | None = None,
+    *,
+    redis_answers: bool = True,
+) -> Watchdog:
+    ledger = create_autospec(Ledger)
     return Watchdog(
         ledger,
-        Heartbeat(ledger, 1, lambda _: None),
-        hearing,
-        WorkerSettings(deaf_seconds=DEAF_SECONDS),
-        broker_answers=lambda: broker_answers,
+        heartbeat or Heartbeat("cpu@a", ledger, 1, lambda: None),
+        liveness,
+        WorkerSettings(deaf_seconds=DEAF_SECONDS, stuck_seconds=5),
+        redis_answers=lambda: redis_answers,
         leave=lambda _: None,
     )
 
 
-def test_a_deaf_worker_leaves(clock: Clock, hearing: Hearing) -> None:
-    dog = watchdog(hearing, broker_answers=True)
+def test_a_worker_with_a_part_that_does_nothing_leaves(
+    clock: Clock, liveness: ConsumerLiveness
+) -> None:
+    dog = watchdog(liveness)
     seen = []
     for _ in range(20):
         clock.now += 1
         seen.append(dog.look())
-    assert seen.index("a consumer that has asked the broker for nothing for 15 s") == 14
+    assert seen.index("a slot has done nothing for 15 s") == 14
 
 
-def test_a_broker_that_is_away_makes_nobody_deaf(clock: Clock, hearing: Hearing) -> None:
-    dog = watchdog(hearing, broker_answers=False)
+def test_a_redis_that_is_away_makes_nobody_leave(clock: Clock, liveness: ConsumerLiveness) -> None:
+    dog = watchdog(liveness, redis_answers=False)
     for _ in range(60):
         clock.now += 1
         assert dog.look() is None
+
+
+def test_a_run_whose_end_waits_for_redis_is_not_stuck(liveness: ConsumerLiveness) -> None:
+    heartbeat = Heartbeat("cpu@a", create_autospec(Ledger), 1, lambda: None)
+    running = heartbeat.watch(create_autospec(Job, id="j"))
+    running.cancel.cancel(CancelledError("the client cancelled the job"))
+    running.cancel._cancelled_at -= 3600
+    running.over = True
+    dog = watchdog(liveness, heartbeat)
+    assert dog.look() is None
+    running.over = False
+    assert dog.look() == "work that does not stop: j"

@@ -1,6 +1,5 @@
 """What a GPU worker or an Ollama worker does: inference, and what it tells of itself."""
 
-from collections.abc import Callable
 from typing import Any
 
 from celery.worker.control import control_command
@@ -11,14 +10,13 @@ from shared.registry import ModelRegistry
 from shared.requests import InferRequest
 from shared.settings import Settings
 from shared.tasks import Engine
-from workers.context import JobContext
+from workers.context import JobContext, WorkerParts
 from workers.inference.manager import build_manager
-from workers.runner import Work
 
 
 def inference_works(
     settings: Settings, registry: ModelRegistry, *, ollama_only: bool
-) -> tuple[dict[JobKind, Work], Callable[[], dict[str, Any]]]:
+) -> WorkerParts:
     """Build the inference job on its real collaborators, and the worker's report of itself."""
     store = LakeFSStore(settings.lakefs)
     engine = Engine.OLLAMA if ollama_only else None
@@ -50,4 +48,4 @@ def inference_works(
     def status() -> dict[str, Any]:
         return {"inference": {"health": manager.health_check(), "stats": manager.get_stats()}}
 
-    return {JobKind.INFER: infer}, status
+    return WorkerParts({JobKind.INFER: infer}, status, manager)

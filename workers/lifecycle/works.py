@@ -14,8 +14,8 @@ from shared.registry import ModelRegistry
 from shared.requests import DownloadRequest
 from shared.settings import Settings
 from shared.staging import StagingArea
-from workers.branch_sweeper import BranchSweeper
-from workers.context import JobContext
+from workers.context import JobContext, Work, WorkerParts
+from workers.lifecycle.branch_sweeper import BranchSweeper
 from workers.lifecycle.download import Download
 from workers.lifecycle.import_job import Import
 from workers.lifecycle.import_steps import Steps
@@ -24,7 +24,6 @@ from workers.lifecycle.register import Register
 from workers.lifecycle.restaging import Restaging
 from workers.lifecycle.upload import Upload
 from workers.lifecycle.version_branches import VersionBranches
-from workers.runner import Work
 
 
 def lifecycle_works(
@@ -34,7 +33,7 @@ def lifecycle_works(
     placement: Placement,
     branches: OwnedBranches,
     inference_queues: InferenceQueues,
-) -> dict[JobKind, Work]:
+) -> WorkerParts:
     """Build the lifecycle jobs on their real collaborators."""
     staging = StagingArea(settings.storage, ledger.ended)
     store = LakeFSStore(settings.lakefs)
@@ -54,20 +53,13 @@ def lifecycle_works(
     def register(context: JobContext) -> dict[str, Any]:
         return (of_lakefs if "lakefs_repo" in context.job.request else of_ollama)(context)
 
-    return {
+    # A call is repeated once where the connection broke.
+    longest_call = 2 * (CONNECT_SECONDS + settings.lakefs.timeout_seconds)
+    sweeper = BranchSweeper(ledger, branches, store, versions, settings.worker, longest_call)
+    works: dict[JobKind, Work] = {
         JobKind.DOWNLOAD: download,
         JobKind.UPLOAD: Upload(store, staging, settings.lakefs, restaging, branches),
         JobKind.REGISTER: register,
         JobKind.IMPORT: Import(ledger, steps, registry),
     }
-
-
-def branch_sweeper(
-    settings: Settings, ledger: Ledger, registry: ModelRegistry, branches: OwnedBranches
-) -> BranchSweeper:
-    """Build what deletes the branches that jobs and versions leave behind."""
-    store = LakeFSStore(settings.lakefs)
-    versions = VersionBranches(store, RepositoryListing(settings.lakefs), registry, branches)
-    # A call is repeated once where the connection broke.
-    longest_call = 2 * (CONNECT_SECONDS + settings.lakefs.timeout_seconds)
-    return BranchSweeper(ledger, branches, store, versions, settings.worker, longest_call)
+    return WorkerParts(works, background=(sweeper,))

@@ -1,0 +1,111 @@
+"""The ledger for the API server: it holds no thread while Redis works."""
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from shared.jobs import Job
+from shared.ledger.connection import redis_errors
+from shared.ledger.counts import Counts
+from shared.ledger.queries import Commands, Filter, Queries, Steps
+from shared.ledger.record import NewJob
+from shared.ledger.scripts import Operation, Scripts
+from shared.settings import LedgerSettings
+
+T = TypeVar("T")
+
+
+class AsyncLedger:
+    """What clients ask of the ledger; ``Ledger`` documents each operation."""
+
+    def __init__(self, client: "Redis", settings: LedgerSettings) -> None:
+        self._redis = client
+        self._queries = Queries(settings)
+        self._scripts = Scripts(settings)
+
+    async def accept(
+        self,
+        job: NewJob,
+        children: Sequence[NewJob] = (),
+        idempotency_key: str | None = None,
+        waiter: str = "",
+    ) -> tuple[Job, bool]:
+        """Accept a job; its end is published on the channel ``waiter``, if one is given."""
+        return await self._do(self._queries.accept(job, children, idempotency_key, waiter))
+
+    async def accepted_before(self, job: NewJob, idempotency_key: str) -> Job | None:
+        """Return the job that ``accept`` would give for a key that was used; None if it was not."""
+        return await self._do(self._queries.accepted_before(job, idempotency_key))
+
+    async def cancel(self, job_id: str) -> Job:
+        """Cancel a job."""
+        return await self._do(self._queries.cancel(job_id))
+
+    async def revive(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again."""
+        return await self._do(self._queries.revive(job_id))
+
+    async def get(self, job_id: str) -> Job:
+        """Return a job."""
+        return await self._do(self._queries.get(job_id))
+
+    async def page(
+        self, wanted: Filter, *, limit: int = 50, cursor: str | None = None
+    ) -> tuple[list[Job], str | None]:
+        """Return jobs that fit, newest first, and the cursor of the next page if there is one."""
+        return await self._do(self._queries.page(wanted, limit, cursor))
+
+    async def ended(self, job_id: str) -> bool:
+        """Return whether a job has ended, or is forgotten."""
+        return await self._do(self._queries.ended(job_id))
+
+    async def await_end(self, job_id: str, channel: str) -> bool:
+        """Have the job's end published on a channel; return False if it has ended already."""
+        return await self._do(self._queries.await_end(job_id, channel))
+
+    async def follow(self, job_id: str) -> None:
+        """Have the job's events written; the first ones say how it is now."""
+        await self._do(self._queries.follow(job_id))
+
+    async def queued(self, queue: str) -> int:
+        """Return how many jobs wait in a queue."""
+        return await self._do(self._queries.queued(queue))
+
+    async def counts(self) -> Counts:
+        """Return what happened so far, and what waits."""
+        return await self._do(self._queries.counts())
+
+    async def ping(self) -> None:
+        """Raise ``UnavailableError`` if Redis does not answer."""
+        await self._do(self._queries.ping())
+
+    async def _do(self, steps: Steps[T]) -> T:
+        answer: Any = None
+        try:
+            while True:
+                step = steps.send(answer)
+                if isinstance(step, Operation):
+                    answer = await self._call(step)
+                else:
+                    answer = await self._send(step)
+        except StopIteration as done:
+            return done.value  # type: ignore[no-any-return] # typeshed has Any here
+
+    async def _call(self, operation: Operation) -> Any:
+        source, digest = self._scripts.find(operation.name)
+        arguments = (self._scripts.prefix, *self._scripts.arguments(operation))
+        with redis_errors():
+            try:
+                answer, _ = await self._redis.evalsha(digest, 1, *arguments)
+            except NoScriptError:
+                answer, _ = await self._redis.eval(source, 1, *arguments)
+        return answer
+
+    async def _send(self, step: Commands) -> list[Any]:
+        with redis_errors():
+            pipe = self._redis.pipeline(transaction=False)
+            for command in step.commands:
+                pipe.execute_command(*command)
+            return list(await pipe.execute())

@@ -1,0 +1,434 @@
+-- The operations of API processes and of workers. Each is called by name with its arguments.
+local operations = {}
+
+-- ── API processes ───────────────────────────────────────────────────────────
+
+-- job (JSON), its request, all of that where it is cut or '', number of children in `pieces`, what the jobs ask of the bounds (JSON list of {queue,
+-- submitter, bytes, jobs}), idempotency key or '', channel of a waiting API process or ''.
+-- Returns {'accepted', now, position}, {'existing' or 'conflict', id}, {'refused', bound (JSON)} or {'incomplete'}.
+function operations.accept(text, request, input, children, asked, idempotency_key, waiter)
+  local job = cjson.decode(text)
+  job.request, job.input = request, input ~= '' and input or nil
+  local id, kind, queue = job.fields.id, job.fields.kind, job.fields.queue
+  if exists(id) then return {'existing', id} end
+  if idempotency_key ~= '' then
+    local held = redis.call('GET', key('idempotency', idempotency_key))
+    if held then
+      redis.call('DEL', key('pieces', id))
+      return {read(held, 'fingerprint') == job.fields.fingerprint and 'existing' or 'conflict', held}
+    end
+  end
+  local refused = refusal(cjson.decode(asked))
+  if refused then
+    redis.call('DEL', key('pieces', id))
+    count('refused', kind, queue or '')
+    return {'refused', cjson.encode(refused)}
+  end
+  -- A failover may have lost the children that were brought before.
+  if tonumber(children) > 0 and redis.call('PERSIST', key('pieces', id)) == 0 then return {'incomplete'} end
+  if idempotency_key ~= '' then
+    redis.call('SET', key('idempotency', idempotency_key), id)
+    job.fields.idempotency_key = idempotency_key
+  end
+  if waiter ~= '' then job.fields.waiters = waiter end
+  put(job)
+  if queue then
+    enqueue(id, now)
+    return {'accepted', now, redis.call('ZRANK', key('ready', queue), id)}
+  end
+  -- A batch is never claimed: it runs while its children do.
+  write(id, 'available_at', now, 'started_at', now, 'pending', children, 'children_total', children)
+  move(id, 'running')
+  wait_for_children(id)
+  begin_sweep(id, 'write', children)
+  return {'accepted', now, false}
+end
+
+-- A batch. Returns whether more pieces of its sweep are to be done.
+function operations.sweep(id)
+  return sweep(id) and 1 or 0
+end
+
+-- id, nonce of this call. Returns {outcome, state}: cancelled, requested, ended or unknown.
+function operations.cancel(id, nonce)
+  local state, queue, call = read(id, 'state', 'queue', 'call')
+  if not state then return {'unknown', ''} end
+  -- The reply to this call was lost, and the call is repeated.
+  if call == nonce then return {open(state) and 'requested' or 'cancelled', state} end
+  if not open(state) then return {'ended', state} end
+  write(id, 'call', nonce)
+  if state == 'queued' then
+    finish(id, 'cancelled', '', '')
+    return {'cancelled', 'cancelled'}
+  end
+  write(id, 'cancel_requested', 1)
+  if queue then
+    local child = read(id, 'awaits')
+    if child then cancel_child(child) end
+  else
+    local unswept = tonumber((read(id, 'unswept'))) or 0
+    redis.call('DEL', key('pieces', id))
+    begin_sweep(id, 'cancel', 0)
+    if unswept > 0 then count_ended(id, unswept) end
+    sweep(id)
+  end
+  return {open((read(id, 'state'))) and 'requested' or 'cancelled', state}
+end
+
+-- What the children of a batch that would run again ask of the bounds, as its last end left it.
+local function failed_children(id)
+  local jobs, bytes, queue, submitter = read(id, 'again_jobs', 'again_bytes', 'again_queue', 'submitter')
+  return {queue = queue or '', submitter = submitter or '', bytes = tonumber(bytes or 0), jobs = tonumber(jobs or 0)}
+end
+
+local function reopen(parent, pending, awaits)
+  reset(parent)
+  write(parent, 'started_at', now, 'available_at', now, 'pending', pending)
+  move(parent, 'running')
+  wait_for_children(parent, awaits)
+end
+
+-- id, nonce of this call.
+-- Returns {outcome, state}: revived, refused, forgotten, freed or unknown; or {full, bound (JSON)}.
+function operations.revive(id, nonce)
+  local state, parent, kind, queue, submitter, bytes, call, cut =
+    read(id, 'state', 'parent_id', 'kind', 'queue', 'submitter', 'bytes', 'call', 'cut')
+  if not state then return {'unknown', ''} end
+  if call == nonce then return {'revived', state} end
+  if state ~= 'failed' and state ~= 'cancelled' then return {'refused', state} end
+  if queue and cut then return {'freed', state} end
+  local again = queue and {jobs = 0} or failed_children(id)
+  -- A batch whose failed children are forgotten cannot be made good.
+  if not queue and again.jobs == 0 then return {'forgotten', state} end
+  local own = {queue = queue or '', submitter = submitter or '', bytes = tonumber(bytes), jobs = 1}
+  local full = refusal(again.jobs > 0 and {own, again} or {own})
+  if full then
+    count('refused', kind, queue or '')
+    return {'full', cjson.encode(full)}
+  end
+  write(id, 'call', nonce)
+  if not queue then
+    reopen(id, again.jobs)
+    begin_sweep(id, 'revive', again.jobs)
+    sweep(id)
+    return {'revived', 'running'}
+  end
+  if parent and exists(parent) then
+    local its_state, its_queue = read(parent, 'state', 'queue')
+    if its_queue then
+      if not open(its_state) then reopen(parent, 0, id) end
+    elseif its_state == 'running' then
+      increase(parent, 'pending', 1)
+    else
+      reopen(parent, 1)
+    end
+  end
+  -- After its parent, whose deadline it has.
+  reset(id)
+  enqueue(id, now)
+  return {'revived', 'queued'}
+end
+
+-- id, channel. Registers a waiting API process unless the job has ended. Returns whether it did.
+function operations.await_end(id, channel)
+  local state, waiters = read(id, 'state', 'waiters')
+  if not open(state) then return 0 end
+  waiters = waiters or ''
+  if not string.find(waiters, channel, 1, true) then write(id, 'waiters', waiters .. ' ' .. channel) end
+  return 1
+end
+
+-- id. From now on the job's events are written; the first ones say how it is. Returns its state.
+function operations.follow(id)
+  local state, followed, attempts, progress = read(id, 'state', 'followed', 'attempts', 'progress')
+  if not state then return '' end
+  if followed == '1' and redis.call('EXISTS', key('events', id)) == 1 then return state end
+  write(id, 'followed', 1)
+  append_event(id, 'state', cjson.encode({state = state, attempt = tonumber(attempts)}))
+  if progress then append_event(id, 'progress', progress) end
+  if not open(state) then
+    append_event(id, 'done', cjson.encode({state = state}))
+    redis.call('PEXPIRE', key('events', id), events_kept)
+  end
+  return state
+end
+
+-- parent, last id of the page before or '', limit, the indices that hold all jobs that fit (JSON list).
+-- Returns the ids of children, newest first.
+function operations.children(parent, before, limit, indices_of)
+  local found = {}
+  limit = tonumber(limit)
+  for _, index in ipairs(cjson.decode(indices_of)) do
+    local children, taken = redis.call('ZINTER', 2, key('children', parent), index), 0
+    for place = #children, 1, -1 do
+      if taken == limit then break end
+      if before == '' or children[place] < before then
+        table.insert(found, children[place])
+        taken = taken + 1
+      end
+    end
+  end
+  table.sort(found, function(one, other) return one > other end)
+  while #found > limit do table.remove(found) end
+  return found
+end
+
+-- ── workers ─────────────────────────────────────────────────────────────────
+
+local function is_owner(id, fence, nonce)
+  local its_fence, its_nonce = read(id, 'fence', 'nonce')
+  return its_fence == fence and its_nonce == nonce
+end
+
+-- Whether the run goes on: a job that waits for a child has no lease, and no worker.
+local function holds(id, fence, nonce)
+  local state, lease_until = read(id, 'state', 'lease_until')
+  return state == 'running' and lease_until and is_owner(id, fence, nonce)
+end
+
+-- Makes a job the worker's. Returns its whole record.
+local function take(id, want)
+  local started, said = read(id, 'started_at', 'said')
+  increase(id, 'fence', 1)
+  increase(id, 'attempts', 1)
+  write(id, 'owner', want.owner, 'nonce', want.nonce, 'lease_until', now + lease, 'claimed_at', now)
+  clear(id, 'start_by', 'error')
+  if not started then write(id, 'started_at', now) end
+  move(id, 'running')
+  if said then
+    -- An earlier attempt sent text; this attempt sends its own from the beginning.
+    clear(id, 'said')
+    emit(id, 'restart', cjson.encode({attempt = tonumber((read(id, 'attempts')))}))
+  end
+  redis.call('ZADD', key('leases'), now + lease, id)
+  local record = record_of(id, true)
+  record.id = id -- Redis returns the list alone
+  return record
+end
+
+-- What this very claim has got already: its reply was lost, and the claim is repeated.
+local function claimed_before(want)
+  local held = redis.call('HGET', key('slots', want.owner), want.slot)
+  if not held or string.match(held, '^%S+') ~= want.nonce then return nil end
+  local records = {}
+  for id in string.gmatch(held, ' (%S+)') do
+    local state, nonce = read(id, 'state', 'nonce')
+    if state == 'running' and nonce == want.nonce then table.insert(records, record_of(id, true)) end
+  end
+  return records
+end
+
+-- Further jobs for a model that takes several at once.
+local function companions(first, affinity, places, want)
+  local records = {}
+  local at = affine_key(first.lanes, first.priority, affinity)
+  for _, id in ipairs(redis.call('ZRANGE', at, 0, places - 1)) do
+    if not fail_if_late(id) then table.insert(records, take(id, want)) end
+  end
+  return records
+end
+
+-- Tells other workers at once that a worker loads a model; its next report says the same.
+local function note_load(affinity, want)
+  if not want.warm or not affinity or want.warm[affinity] then return end
+  redis.call('HSETNX', key('warm', want.owner), affinity, 0)
+  redis.call('PEXPIRE', key('warm', want.owner), lease)
+  redis.call('SADD', key('warm_workers'), want.owner)
+end
+
+-- Gives a slot what it can take: {records, milliseconds to wait or -1}.
+local function claim(want)
+  local before = claimed_before(want)
+  if before then return {before, -1} end
+  local records, pause = {}, -1
+  while #records == 0 and pause < 0 do
+    local first = first_of(want.queues, want.alone and ':alone' or '')
+    if not first then break end
+    if not fail_if_late(first.id) then
+      local chosen, wait = choose(first, want)
+      if not chosen then
+        pause = wait
+      elseif chosen == first or not fail_if_late(chosen.id) then
+        local affinity = read(chosen.id, 'affinity')
+        take_turn(chosen.id, chosen.lanes)
+        table.insert(records, take(chosen.id, want))
+        note_load(affinity, want)
+        local places = affinity and want.warm and want.warm[affinity] or 1
+        if places > 1 then
+          for _, record in ipairs(companions(chosen, affinity, places - 1, want)) do table.insert(records, record) end
+        end
+      end
+    end
+  end
+  if #records > 0 then
+    local ids = {want.nonce}
+    for _, record in ipairs(records) do table.insert(ids, record.id) end
+    redis.call('HSET', key('slots', want.owner), want.slot, table.concat(ids, ' '))
+    redis.call('PEXPIRE', key('slots', want.owner), 10 * lease)
+  end
+  for _, queue in ipairs(want.queues) do
+    local lanes = want.alone and queue .. ':alone' or queue
+    touched[lanes] = touched[lanes] or true
+  end
+  return {records, pause}
+end
+
+-- Does nothing before the claim that every call of a worker may end with.
+function operations.claim()
+  return false
+end
+
+-- fence and nonce of the run go with every operation of a run. Each returns whether it counts, and is
+-- repeated without harm when a reply was lost.
+
+-- id, fence, nonce, state, result (JSON or ''), error (JSON or '').
+function operations.finish(id, fence, nonce, to, result, error)
+  if not is_owner(id, fence, nonce) then return 0 end
+  if read(id, 'state') == to then return 1 end
+  if not holds(id, fence, nonce) then return 0 end
+  finish(id, to, result, error)
+  return 1
+end
+
+-- id, fence, nonce. The process that ran the job is known to be dead.
+function operations.lose(id, fence, nonce)
+  if not holds(id, fence, nonce) then return 0 end
+  lose(id)
+  return 1
+end
+
+-- id, fence, nonce, delay, error (JSON or ''), whether the attempt counts.
+function operations.requeue(id, fence, nonce, delay, error, counts)
+  if not is_owner(id, fence, nonce) then return 0 end
+  local state, cancel = read(id, 'state', 'cancel_requested')
+  if not holds(id, fence, nonce) then return state == 'queued' and 1 or 0 end
+  if cancel then
+    finish(id, 'cancelled', '', '')
+    return 1
+  end
+  if counts == '1' then
+    count_job(id, 'retried')
+  else
+    count_job(id, 'returned')
+    increase(id, 'attempts', -1)
+  end
+  if error ~= '' then write(id, 'error', error) end
+  give_back(id, now + delay)
+  return 1
+end
+
+-- Gives a running job back because a service does not answer. The run does not count as an attempt.
+-- id, fence, nonce, service, reason, error (JSON), milliseconds that the service asks for, jitter (0 to 1).
+-- Returns {postponed, lost, or over where the budget is used up; milliseconds that the service was away}.
+function operations.postpone(id, fence, nonce, service, reason, error, asked, jitter)
+  if not is_owner(id, fence, nonce) then return {'lost', 0} end
+  local state, cancel = read(id, 'state', 'cancel_requested')
+  if not holds(id, fence, nonce) then return {state == 'queued' and 'postponed' or 'lost', 0} end
+  if cancel then
+    finish(id, 'cancelled', '', '')
+    return {'postponed', 0}
+  end
+  local outage = outage_of(id)
+  if not outage or outage.service ~= service then
+    outage = {service = service, since = now, tries = 0}
+  end
+  local away = now - outage.since - (outage.worked or 0)
+  if away >= outage_budget then return {'over', away} end
+  local delay = math.min(outage_backoff * 2 ^ outage.tries, outage_backoff_max) * jitter + asked
+  outage.tries, outage.reason = outage.tries + 1, reason
+  set_outage(id, outage)
+  count_job(id, 'postponed')
+  increase(id, 'attempts', -1)
+  write(id, 'error', error)
+  -- The last try is at the end of the budget.
+  give_back(id, now + math.ceil(math.min(delay, outage_budget - away)))
+  return {'postponed', away}
+end
+
+-- A running job makes a child, or takes one that it has, and waits for the child's end.
+-- id, fence, nonce, the child's id, the child if it is new (JSON) or ''.
+function operations.delegate(id, fence, nonce, child, text)
+  if not is_owner(id, fence, nonce) then return 0 end
+  local state, lease_until, awaits, cancelled = read(id, 'state', 'lease_until', 'awaits', 'cancel_requested')
+  if awaits == child and not lease_until then return 1 end
+  if not holds(id, fence, nonce) then return 0 end
+  if cancelled then
+    finish(id, 'cancelled', '', '')
+    return 1
+  end
+  local its_state = read(child, 'state')
+  if text ~= '' then
+    put(cjson.decode(text))
+    enqueue(child, now)
+  elseif its_state == 'failed' or its_state == 'cancelled' then
+    reset(child)
+    enqueue(child, now)
+  end
+  wait_for_children(id, child)
+  -- It ended by itself just now, or was forgotten: there is nothing to wait for.
+  local left = read(child, 'state')
+  if not left or left == 'succeeded' then child_ended(id, child) end
+  return 1
+end
+
+-- worker, runs (JSON list of {id, fence, nonce}), loads of warm models by affinity (JSON object
+-- of milliseconds) or '' if unchanged.
+-- Returns for each run ok, cancel, late or lost.
+function operations.renew(worker, runs, warm)
+  local answers = {}
+  for place, run in ipairs(cjson.decode(runs)) do
+    local id, cancel, deadline = run[1], read(run[1], 'cancel_requested', 'deadline')
+    if not holds(id, run[2], run[3]) then
+      answers[place] = 'lost'
+    else
+      write(id, 'lease_until', now + lease)
+      redis.call('ZADD', key('leases'), now + lease, id)
+      answers[place] = cancel and 'cancel' or deadline and tonumber(deadline) <= now and 'late' or 'ok'
+    end
+  end
+  if warm ~= '' then
+    redis.call('DEL', key('warm', worker))
+    local fields = {}
+    for affinity, load in pairs(cjson.decode(warm)) do
+      table.insert(fields, affinity)
+      table.insert(fields, load)
+    end
+    if #fields > 0 then
+      redis.call('HSET', key('warm', worker), unpack(fields))
+      redis.call('SADD', key('warm_workers'), worker)
+    else
+      redis.call('SREM', key('warm_workers'), worker)
+    end
+  end
+  redis.call('PEXPIRE', key('warm', worker), lease)
+  return answers
+end
+
+-- id, fence, nonce, event (progress, token or thinking), data (JSON), a text's number in its run or ''.
+function operations.report(id, fence, nonce, event, data, number)
+  if not holds(id, fence, nonce) then return 0 end
+  if event ~= 'progress' then
+    -- The reply to this very text was lost, and the text is sent again.
+    local run, last = string.match(read(id, 'said') or '', '^(%d+):(%d+)$')
+    if run == fence and tonumber(last) >= tonumber(number) then return 1 end
+    write(id, 'said', fence .. ':' .. number)
+    emit(id, event, data)
+    return 1
+  end
+  emit(id, event, data)
+  write(id, 'progress', data)
+  end_outage_after(id, data)
+  count_work(id)
+  -- The progress of a child that is one of its parent's equal parts is the parent's too.
+  local parent, part, parts, kind = read(id, 'parent_id', 'part', 'parts', 'kind')
+  if parts and read(parent, 'awaits') == id then
+    local progress = cjson.decode(data)
+    progress.completed = progress.completed + (tonumber(progress.total) or 0) * part
+    progress.message = kind .. ': ' .. progress.message
+    if progress.total ~= cjson.null then progress.total = progress.total * parts end
+    progress = cjson.encode(progress)
+    write(parent, 'progress', progress)
+    emit(parent, 'progress', progress)
+  end
+  return 1
+end

@@ -1,0 +1,319 @@
+"""What clients ask of the ledger, apart from how it is reached.
+
+Each function is a generator: it yields calls of Redis, is sent their answers, and returns its own.
+So ``Ledger`` and ``AsyncLedger`` run the same code, the one blocking and the other not.
+"""
+
+import hashlib
+import heapq
+import json
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice, product
+from typing import Any, TypeVar
+
+from shared.errors import (
+    ConflictError,
+    IdempotencyConflictError,
+    NotFoundError,
+    UnavailableError,
+)
+from shared.jobs import Job, JobKind, JobState
+from shared.ledger.counts import Counts, to_counts
+from shared.ledger.record import NewJob, Record
+from shared.ledger.refusals import refused
+from shared.ledger.schema import schema_prefix
+from shared.ledger.scripts import PIECE, Operation
+from shared.settings import LedgerSettings
+
+T = TypeVar("T")
+#: Pieces of a batch that nobody accepted are deleted after this time.
+_PIECES_SECONDS = 600
+#: A listing leaves out larger requests and results; a look at the job shows them.
+LISTED_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Plain commands of Redis, sent together."""
+
+    commands: tuple[tuple[str | int, ...], ...]
+
+
+#: A generator of calls that returns a ``T``.
+Steps = Generator[Operation | Commands, Any, T]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs a listing shows; None: all."""
+
+    state: JobState | None = None
+    kind: JobKind | None = None
+    model: str | None = None
+    parent_id: str | None = None
+    submitter: str | None = None
+
+
+class Queries:
+    """The operations of clients on one ledger."""
+
+    def __init__(self, settings: LedgerSettings) -> None:
+        self._prefix = schema_prefix(settings)
+        self._quarantine_crashes = settings.quarantine_crashes
+
+    def accept(
+        self,
+        job: NewJob,
+        children: Sequence[NewJob] = (),
+        idempotency_key: str | None = None,
+        waiter: str = "",
+    ) -> Steps[tuple[Job, bool]]:
+        """Write a job down, with its children, and return it and whether it is new."""
+        encoded = job.encoded(_fingerprint(job) if idempotency_key else "")
+        parts = [replace(child, parent_id=job.id).encoded() for child in children]
+        asked = [_asked([encoded]), *([_asked(parts)] if parts else [])]
+        if parts:
+            yield self._pieces(job, parts)
+        answer = yield Operation(
+            "accept",
+            (
+                json.dumps({"fields": encoded["fields"]}),
+                encoded["request"],
+                encoded.get("input", ""),
+                len(children),
+                json.dumps(asked),
+                _own(idempotency_key, job) if idempotency_key else "",
+                waiter,
+            ),
+        )
+        match answer:
+            case "refused", reason:
+                raise refused(reason)
+            case "conflict", job_id:
+                raise _used_before(job_id)
+            case "existing", job_id:
+                return (yield from self.get(job_id)), False
+            case ("incomplete",):
+                raise UnavailableError(
+                    "Redis lost a part of the batch", code="redis_unavailable", service="Redis"
+                )
+        _, now, position = answer
+        yield from self._sweep(job.id if children else None)
+        return job.accepted(now, tuple(child.id for child in children), position), True
+
+    def accepted_before(self, job: NewJob, idempotency_key: str) -> Steps[Job | None]:
+        """Return the job that ``accept`` would give for a key that was used; None if it was not."""
+        own = self._key("idempotency", _own(idempotency_key, job))
+        (held,) = yield Commands((("GET", own),))
+        if not held:
+            return None
+        (fingerprint,) = yield Commands((("HGET", self._key("job", held), "fingerprint"),))
+        if not fingerprint:
+            return None
+        if fingerprint != _fingerprint(job):
+            raise _used_before(held)
+        return (yield from self.get(held))
+
+    def cancel(self, job_id: str) -> Steps[Job]:
+        """Cancel a queued job, ask a running one to stop; raise ``ConflictError`` if it ended."""
+        outcome, state = yield Operation("cancel", (job_id, uuid.uuid4().hex))
+        if outcome == "ended":
+            ended = "been cancelled" if state == "cancelled" else state
+            raise ConflictError(f"job {job_id} has already {ended}", code="job_ended")
+        yield from self._sweep(job_id)
+        return (yield from self.get(job_id))
+
+    def revive(self, job_id: str) -> Steps[Job]:
+        """Queue a failed or cancelled job again, with fresh attempts."""
+        outcome, state = yield Operation("revive", (job_id, uuid.uuid4().hex))
+        if outcome == "full":
+            raise refused(state)
+        if outcome in _NOT_REVIVED:
+            raise ConflictError(
+                _NOT_REVIVED[outcome].format(job_id=job_id, state=state), code="job_not_retryable"
+            )
+        yield from self._sweep(job_id)
+        return (yield from self.get(job_id))
+
+    def get(self, job_id: str) -> Steps[Job]:
+        """Return a job; raise ``NotFoundError`` if it is unknown."""
+        fields, request, result, children = yield Commands(
+            (
+                ("HGETALL", self._key("job", job_id)),
+                ("GET", self._key("request", job_id)),
+                ("GET", self._key("result", job_id)),
+                ("ZRANGE", self._key("children", job_id), 0, -1),
+            )
+        )
+        if not fields:
+            raise NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
+        job = Record(fields, request, result, tuple(children)).job()
+        return (yield from self._placed([job]))[0]
+
+    def page(
+        self, wanted: Filter, limit: int = 50, cursor: str | None = None
+    ) -> Steps[tuple[list[Job], str | None]]:
+        """Return jobs that fit, newest first, and the cursor of the next page if there is one."""
+        if wanted.parent_id is not None:
+            ids = yield self._children(wanted, wanted.parent_id, limit + 1, cursor)
+        else:
+            newest = f"({cursor}" if cursor else "+"
+            found = yield Commands(
+                tuple(
+                    ("ZREVRANGEBYLEX", index, newest, "-", "LIMIT", 0, limit + 1)
+                    for index in self._indices(wanted)
+                )
+            )
+            ids = list(islice(heapq.merge(*found, reverse=True), limit + 1))
+        jobs = yield from self._listed(ids[:limit])
+        return jobs, ids[limit - 1] if len(ids) > limit else None
+
+    def waiting(self, queue: str, limit: int) -> Steps[list[Job]]:
+        """Return the first jobs that wait in a queue."""
+        (ids,) = yield Commands((("ZRANGE", self._key("ready", queue), 0, limit - 1),))
+        return (yield from self._listed(ids))
+
+    def ended(self, job_id: str) -> Steps[bool]:
+        """Return whether a job has ended, or is forgotten."""
+        (state,) = yield Commands((("HGET", self._key("job", job_id), "state"),))
+        return state is None or JobState(state).terminal
+
+    def await_end(self, job_id: str, channel: str) -> Steps[bool]:
+        """Have the job's end published on a channel; return False if it has ended already."""
+        return bool((yield Operation("await_end", (job_id, channel))))
+
+    def follow(self, job_id: str) -> Steps[None]:
+        """Have the job's events written; the first ones say how it is now."""
+        yield Operation("follow", (job_id,))
+
+    def queued(self, queue: str) -> Steps[int]:
+        """Return how many jobs wait in a queue."""
+        (number,) = yield Commands((("ZCARD", self._key("ready", queue)),))
+        return int(number)
+
+    def counts(self) -> Steps[Counts]:
+        """Return what happened so far, and what waits."""
+        return to_counts(*(yield Operation("snapshot")))
+
+    def ping(self) -> Steps[None]:
+        """Raise ``UnavailableError`` if Redis does not answer."""
+        yield Commands((("PING",),))
+
+    def _pieces(self, job: NewJob, children: Sequence[Mapping[str, Any]]) -> Commands:
+        """Return the commands that bring a batch's children, before the batch is accepted."""
+        key = self._key("pieces", job.id)
+        pieces = [children[start : start + PIECE] for start in range(0, len(children), PIECE)]
+        commands: list[tuple[str | int, ...]] = [("DEL", key)]
+        for piece in pieces:
+            # Each push may be the last before this process dies.
+            commands += ("RPUSH", key, json.dumps(piece)), ("EXPIRE", key, _PIECES_SECONDS)
+        return Commands(tuple(commands))
+
+    def _sweep(self, job_id: str | None) -> Steps[None]:
+        """Do the rest of what a call does to a batch's children, piece by piece.
+
+        If this process dies before it is done, the reconcilers continue.
+        """
+        while job_id and (yield Operation("sweep", (job_id,))):
+            pass
+
+    def _children(
+        self, wanted: Filter, parent_id: str, limit: int, cursor: str | None
+    ) -> Operation:
+        indices = json.dumps(self._indices(wanted))
+        return Operation("children", (parent_id, cursor or "", limit, indices))
+
+    def _indices(self, wanted: Filter) -> list[str]:
+        """Return the indices that together hold exactly the jobs that fit."""
+        kinds = [wanted.kind] if wanted.kind else list(JobKind)
+        states = [wanted.state] if wanted.state else list(JobState)
+        match wanted.submitter, wanted.model:
+            case None, None:
+                suffix = ""
+            case None, model:
+                suffix = f":model:{model}"
+            case submitter, None:
+                suffix = f":submitter:{submitter}"
+            case submitter, model:
+                suffix = f":both:{submitter}:{model}"
+        return [
+            self._key("jobs", kind.value, state.value) + suffix
+            for kind, state in product(kinds, states)
+        ]
+
+    def _listed(self, ids: Sequence[str]) -> Steps[list[Job]]:
+        """Return the jobs that exist, with what is small of their requests and results."""
+        if not ids:
+            return []
+        answers = yield Commands(
+            tuple(command for job_id in ids for command in self._short_record(job_id))
+        )
+        records = zip(answers[::3], answers[1::3], answers[2::3], strict=True)
+        jobs = [
+            Record(fields, _small(request), _small(result)).job()
+            for fields, request, result in records
+            if fields
+        ]
+        return (yield from self._placed(jobs))
+
+    def _short_record(self, job_id: str) -> tuple[tuple[str | int, ...], ...]:
+        return (
+            ("HGETALL", self._key("job", job_id)),
+            ("GETRANGE", self._key("request", job_id), 0, LISTED_BYTES),
+            ("GETRANGE", self._key("result", job_id), 0, LISTED_BYTES),
+        )
+
+    def _placed(self, jobs: list[Job]) -> Steps[list[Job]]:
+        """Give the queued ones of some jobs their positions."""
+        queued = [job for job in jobs if job.state is JobState.QUEUED]
+        if not queued:
+            return jobs
+        ranks = yield Commands(
+            tuple(("ZRANK", self._key("ready", job.queue), job.id) for job in queued)
+        )
+        positions: Mapping[str, int | None] = dict(
+            zip((job.id for job in queued), ranks, strict=True)
+        )
+        return [job.model_copy(update={"position": positions.get(job.id)}) for job in jobs]
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+
+_NOT_REVIVED = {
+    "refused": "job {job_id} is {state}; only failed and cancelled jobs are retried",
+    "forgotten": "the parts of job {job_id} that did not succeed are forgotten",
+    "freed": "the large input of job {job_id} was deleted when the job ended; submit it again",
+}
+
+
+def _small(text: str) -> str | None:
+    return text if 0 < len(text) <= LISTED_BYTES else None
+
+
+def _asked(encoded: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what jobs of one queue and one submitter ask of the ledger's bounds."""
+    first = encoded[0]["fields"]
+    return {
+        "queue": first.get("queue", ""),
+        "submitter": first.get("submitter", ""),
+        "bytes": sum(each["fields"]["bytes"] for each in encoded),
+        "jobs": len(encoded),
+    }
+
+
+def _own(idempotency_key: str, job: NewJob) -> str:
+    """Return a key as the submitter's own; each has keys of its own."""
+    return f"{job.submitter}:{idempotency_key}"
+
+
+def _used_before(job_id: str) -> IdempotencyConflictError:
+    detail = f"the idempotency key was used for another request, job {job_id}"
+    return IdempotencyConflictError(detail, field="Idempotency-Key")
+
+
+def _fingerprint(job: NewJob) -> str:
+    content = json.dumps([job.kind, job.request], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
