@@ -6,6 +6,8 @@ of their own, so that only inferences wait while MLflow hangs.
 
 from dataclasses import replace
 
+from cachetools import TTLCache
+
 from api.callers import Caller
 from api.own_files import check_files, names_files
 from api.served import check_served, is_built_in
@@ -20,6 +22,8 @@ from shared.requests import InferRequest
 
 #: Priority of a job whose request does not say, for a model with priority.
 FIRST = 0
+#: A plugin is taken to be announced for this time after it was.
+_ANNOUNCED_SECONDS = 60
 #: Threads that ask: more of them at once would be slower together.
 _THREADS = Threads(2)
 
@@ -40,11 +44,12 @@ class ServableModels:
         self._presence = presence
         self._queues = queues
         self._files = files
+        #: Tasks and engines of plugins that workers announced not long ago.
+        self._announced: TTLCache[tuple[str, str], bool] = TTLCache(1024, _ANNOUNCED_SECONDS)
 
     async def prepared(self, job: NewJob, request: InferRequest, caller: Caller) -> NewJob:
         """Return a job with its queue and priority; refuse what no worker could serve."""
-        if not is_built_in(request.task, request.engine):
-            await _THREADS.run(check_served, self._presence, request.task, request.engine)
+        await self._check_served(request.task, request.engine)
         model = await self._model(request)
         if model is not None:
             _check_model(model, request)
@@ -56,6 +61,11 @@ class ServableModels:
         if request.priority is None and model is not None and model.has_priority:
             return replace(job, queue=queue, priority=FIRST)
         return replace(job, queue=queue)
+
+    async def _check_served(self, task: str, engine: str) -> None:
+        if not is_built_in(task, engine) and (task, engine) not in self._announced:
+            await _THREADS.run(check_served, self._presence, task, engine)
+            self._announced[task, engine] = True
 
     async def _model(self, request: InferRequest) -> ModelVersion | None:
         """Return the version that is asked for; None while MLflow is away: the worker finds out."""
