@@ -12,6 +12,7 @@ from shared.ledger.counts import Counts
 from shared.ledger.queries import Commands, Filter, Queries, Steps
 from shared.ledger.record import NewJob
 from shared.ledger.scripts import Operation, Scripts
+from shared.ledger.shared_calls import SharedCalls
 from shared.settings import LedgerSettings
 
 T = TypeVar("T")
@@ -22,6 +23,7 @@ class AsyncLedger:
 
     def __init__(self, client: "Redis", settings: LedgerSettings) -> None:
         self._redis = client
+        self._calls = SharedCalls(client)
         self._queries = Queries(settings)
         self._scripts = Scripts(settings)
 
@@ -95,12 +97,12 @@ class AsyncLedger:
 
     async def _call(self, operation: Operation) -> Any:
         source, digest = self._scripts.find(operation.name)
-        arguments = (self._scripts.prefix, *self._scripts.arguments(operation))
+        arguments = (1, self._scripts.prefix, *self._scripts.arguments(operation))
         with redis_errors():
             try:
-                answer, _ = await self._redis.evalsha(digest, 1, *arguments)
+                answer, _ = await self._calls.send(("EVALSHA", digest, *arguments))
             except NoScriptError:
-                answer, _ = await self._redis.eval(source, 1, *arguments)
+                answer, _ = await self._calls.send(("EVAL", source, *arguments))
         return answer
 
     async def _send(self, step: Commands) -> list[Any]:

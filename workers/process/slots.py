@@ -112,10 +112,11 @@ class Slots:
                 if claimed.jobs:
                     slot.busy = True
                     claimed = self._run(slot, claimed.jobs)
+                    slot.busy = False
                 else:
                     claimed = self._claim(slot)
-                    if not claimed.jobs:
-                        self._wait(claimed)
+                if not claimed.jobs:
+                    self._wait(claimed)
             except UnavailableError as error:
                 log.warning("no work from Redis", reason=error.detail)
                 self._stopping.wait(OUTAGE_SECONDS)
