@@ -93,6 +93,8 @@ class LedgerModel:
         self.amnesty = 0
         #: The ends that were published, as channel and job.
         self.published = Counter[tuple[str, str]]()
+        #: Ended jobs that a client, or the sweep of a batch, made new.
+        self.revived: set[str] = set()
 
     # ── what clients do ──────────────────────────────────────────────────────
 
@@ -303,6 +305,7 @@ class LedgerModel:
     def reconcile(self) -> None:
         """Act on every job whose time has come; on what has ended after the others."""
         over = [job for job in self.jobs.values() if job.state.terminal]
+        swept = [job for job in self.open() if job.sweep is not None and job.sweep_due <= self.now]
         self._look_at_leases()
         for job in self.open():
             if job.state is JobState.RUNNING:
@@ -312,6 +315,9 @@ class LedgerModel:
         for job in over:
             if job.kept_until <= self.now:
                 self._keep_or_forget(job)
+        for job in swept:
+            while self.go_on(job.id):
+                pass
 
     # ── what is true ─────────────────────────────────────────────────────────
 
@@ -413,10 +419,7 @@ class LedgerModel:
                 self._lose(job)
 
     def _look_at_running(self, job: Entry) -> None:
-        if job.sweep is not None:
-            if job.sweep_due <= self.now:
-                self.go_on(job.id)
-        elif job.queue and job.deadline is not None and job.deadline + GRACE <= self.now:
+        if job.queue and job.deadline is not None and job.deadline + GRACE <= self.now:
             self._end(job, JobState.FAILED)
 
     def _lose(self, job: Entry) -> None:
@@ -513,6 +516,7 @@ class LedgerModel:
             del self.lanes[lanes][job.lane]
 
     def _reset(self, job: Entry) -> None:
+        self.revived.add(job.id)
         job.attempts = job.crashes = 0
         job.cancel = False
         self._set_deadlines(job)

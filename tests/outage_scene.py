@@ -20,7 +20,14 @@ from shared.import_request import ImportRequest
 from shared.jobs import Job, JobKind, JobState
 from shared.lakefs.store import LakeFSStore
 from shared.ledger import Ledger, NewJob, OwnedBranches, Placement, Presence, Want
-from shared.queue import InferenceQueues
+from shared.queue import (
+    DOWNLOADS,
+    INFERENCE,
+    REGISTRATIONS,
+    UPLOADS,
+    InferenceQueues,
+    uploads_of,
+)
 from shared.registry import ModelRegistry
 from shared.requests import (
     DownloadRequest,
@@ -52,6 +59,15 @@ STAGED_MODEL = "tests/staged"
 OLLAMA_MODEL = "echo:0.5b"
 PROMPT = {"inputs": "the quick brown fox jumps over the lazy dog and runs away"}
 WORDS = {"max_new_tokens": 8, "do_sample": False}
+
+#: Where jobs wait, as at an API process; imports bring children into all of these queues.
+QUEUES = {
+    JobKind.DOWNLOAD: DOWNLOADS,
+    JobKind.UPLOAD: UPLOADS,
+    JobKind.REGISTER: REGISTRATIONS,
+    JobKind.IMPORT: REGISTRATIONS,
+    JobKind.INFER: INFERENCE,
+}
 
 #: Each kind of job with each service that it uses, and after how many bytes the service goes away.
 CASES: dict[str, tuple[str, int]] = {
@@ -96,8 +112,8 @@ class Scene:
         infer: Work = lambda context: _infer(self.manager, context)  # noqa: E731
         works = {**parts.works, JobKind.INFER: infer}
         runner = Runner(self.ledger, self.heartbeat, works, settings.ledger)
-        kinds = tuple(kind.value for kind in works)
-        want = Want(slot="all@here/", owner="all@here", queues=kinds)
+        served = (*dict.fromkeys(QUEUES.values()), uploads_of(settings.storage.host_id))
+        want = Want(slot="all@here/", owner="all@here", queues=served)
         self._slots = Slots(want, SLOTS, self.ledger, self.heartbeat, runner, Unobserved())
         self._ended = threading.Event()
         self._threads = [
@@ -146,7 +162,7 @@ class Scene:
         new = NewJob(
             kind=kind,
             request=json.loads(request.model_dump_json(exclude_none=True)),
-            queue=kind.value,
+            queue=QUEUES[kind],
             model=case,
             max_attempts=3,
         )

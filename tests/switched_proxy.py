@@ -43,7 +43,9 @@ class SwitchedProxy:
         self._flowing.clear()
 
     def bring_back(self) -> None:
-        """End an outage."""
+        """End an outage, and forget one that was ordered and has not begun."""
+        with self._lock:
+            self._left = None
         self._flowing.set()
         if self._listener is None:
             self._listener = listener = socket.create_server(("127.0.0.1", self.port))

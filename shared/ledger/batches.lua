@@ -119,7 +119,7 @@ local function write_piece(parent)
   if not piece then return true end
   local jobs = cjson.decode(piece)
   for _, job in ipairs(jobs) do
-    put(job)
+    put(job.fields, job.request, job.input)
     enqueue(job.fields.id, now)
   end
   increase(parent, 'unswept', -#jobs)

@@ -40,7 +40,7 @@ local function forget(id)
     end
   end
   redis.call('ZREM', key('expiries'), id)
-  loaded[id], changed[id] = {}, nil
+  replace_job(id, {})
   redis.call('DEL', key('job', id), key('request', id), key('result', id), key('events', id))
   return true
 end

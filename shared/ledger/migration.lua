@@ -32,7 +32,7 @@ end
 
 local function adopt_record(at, id, job)
   for field, value in pairs(job) do
-    if not not_copied[field] then set(id, field, value) end
+    if not not_copied[field] then write(id, field, value) end
   end
   write(id, 'bytes', #job.request)
   redis.call('SET', key('request', id), job.request)

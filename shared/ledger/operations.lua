@@ -3,40 +3,62 @@ local operations = {}
 
 -- ── API processes ───────────────────────────────────────────────────────────
 
--- job (JSON), its request, all of that where it is cut or '', number of children in `pieces`, what the jobs ask of the bounds (JSON list of {queue,
--- submitter, bytes, jobs}), idempotency key or '', channel of a waiting API process or ''.
--- Returns {'accepted', now, position}, {'existing' or 'conflict', id}, {'refused', bound (JSON)} or {'incomplete'}.
-function operations.accept(text, request, input, children, asked, idempotency_key, waiter)
-  local job = cjson.decode(text)
-  job.request, job.input = request, input ~= '' and input or nil
-  local id, kind, queue = job.fields.id, job.fields.kind, job.fields.queue
+-- A flat list as a table.
+local function table_of(flat)
+  local fields = {}
+  for place = 1, #flat, 2 do fields[flat[place]] = flat[place + 1] end
+  return fields
+end
+
+-- Returns why a job is not accepted, or nil: {'existing' or 'conflict', id}, {'refused', bound (JSON)}.
+local function not_accepted(fields, asked, idempotency_key)
+  local id = fields.id
   if exists(id) then return {'existing', id} end
   if idempotency_key ~= '' then
     local held = redis.call('GET', key('idempotency', idempotency_key))
     if held then
-      redis.call('DEL', key('pieces', id))
-      return {read(held, 'fingerprint') == job.fields.fingerprint and 'existing' or 'conflict', held}
+      return {load_job(held).fingerprint == fields.fingerprint and 'existing' or 'conflict', held}
     end
   end
-  local refused = refusal(cjson.decode(asked))
+  local refused = refusal(asked)
   if refused then
-    redis.call('DEL', key('pieces', id))
-    count('refused', kind, queue or '')
+    count('refused', fields.kind, fields.queue or '')
     return {'refused', cjson.encode(refused)}
   end
-  -- A failover may have lost the children that were brought before.
-  if tonumber(children) > 0 and redis.call('PERSIST', key('pieces', id)) == 0 then return {'incomplete'} end
   if idempotency_key ~= '' then
     redis.call('SET', key('idempotency', idempotency_key), id)
-    job.fields.idempotency_key = idempotency_key
+    fields.idempotency_key = idempotency_key
   end
-  if waiter ~= '' then job.fields.waiters = waiter end
-  put(job)
-  if queue then
-    enqueue(id, now)
-    return {'accepted', now, redis.call('ZRANK', key('ready', queue), id)}
+end
+
+-- A job's request, all of that where it is large or '', idempotency key or '', fields and their values.
+-- Returns {'accepted', now, position} or what `not_accepted` returns.
+function operations.accept(request, input, idempotency_key, ...)
+  local fields = table_of({...})
+  local id, queue = fields.id, fields.queue
+  local asked = {queue = queue, submitter = fields.submitter or '', bytes = tonumber(fields.bytes), jobs = 1}
+  local refused = not_accepted(fields, {asked}, idempotency_key)
+  if refused then return refused end
+  put(fields, request, input ~= '' and input)
+  enqueue(id, now)
+  return {'accepted', now, redis.call('ZRANK', key('ready', queue), id)}
+end
+
+-- The same for a batch, whose children are in `pieces`; it is never claimed, as it runs while its children do.
+-- request, input, idempotency key, number of children, what it and they ask of the bounds (JSON list of {queue,
+-- submitter, bytes, jobs}), fields and their values. Returns {'accepted', now, false}, {'incomplete'}, or what
+-- `not_accepted` returns.
+function operations.accept_batch(request, input, idempotency_key, children, asked, ...)
+  local fields = table_of({...})
+  local id = fields.id
+  local refused = not_accepted(fields, cjson.decode(asked), idempotency_key)
+  if refused then
+    if refused[2] ~= id then redis.call('DEL', key('pieces', id)) end
+    return refused
   end
-  -- A batch is never claimed: it runs while its children do.
+  -- A failover may have lost the children that were brought before.
+  if redis.call('PERSIST', key('pieces', id)) == 0 then return {'incomplete'} end
+  put(fields, request, input ~= '' and input)
   write(id, 'available_at', now, 'started_at', now, 'pending', children, 'children_total', children)
   move(id, 'running')
   wait_for_children(id)
@@ -63,7 +85,7 @@ function operations.cancel(id, nonce)
   end
   write(id, 'cancel_requested', 1)
   if queue then
-    local child = read(id, 'awaits')
+    local child = load_job(id).awaits
     if child then cancel_child(child) end
   else
     local unswept = tonumber((read(id, 'unswept'))) or 0
@@ -142,7 +164,7 @@ end
 function operations.follow(id)
   local state, followed, attempts, progress = read(id, 'state', 'followed', 'attempts', 'progress')
   if not state then return '' end
-  if followed == '1' and redis.call('EXISTS', key('events', id)) == 1 then return state end
+  if followed and redis.call('EXISTS', key('events', id)) == 1 then return state end
   write(id, 'followed', 1)
   append_event(id, 'state', cjson.encode({state = state, attempt = tonumber(attempts)}))
   if progress then append_event(id, 'progress', progress) end
@@ -175,30 +197,27 @@ end
 
 -- ── workers ─────────────────────────────────────────────────────────────────
 
-local function is_owner(id, fence, nonce)
-  local its_fence, its_nonce = read(id, 'fence', 'nonce')
-  return its_fence == fence and its_nonce == nonce
+local function is_owner(job, fence, nonce)
+  return job.fence == fence and job.nonce == nonce
 end
 
 -- Whether the run goes on: a job that waits for a child has no lease, and no worker.
-local function holds(id, fence, nonce)
-  local state, lease_until = read(id, 'state', 'lease_until')
-  return state == 'running' and lease_until and is_owner(id, fence, nonce)
+local function holds(job, fence, nonce)
+  return job.state == 'running' and job.lease_until and is_owner(job, fence, nonce)
 end
 
 -- Makes a job the worker's. Returns its whole record.
 local function take(id, want)
-  local started, said = read(id, 'started_at', 'said')
-  increase(id, 'fence', 1)
-  increase(id, 'attempts', 1)
-  write(id, 'owner', want.owner, 'nonce', want.nonce, 'lease_until', now + lease, 'claimed_at', now)
-  clear(id, 'start_by', 'error')
-  if not started then write(id, 'started_at', now) end
+  local job = load_job(id)
+  job.fence, job.attempts = job.fence + 1, job.attempts + 1
+  job.owner, job.nonce, job.lease_until, job.claimed_at = want.owner, want.nonce, now + lease, now
+  job.start_by, job.error = nil, nil
+  job.started_at = job.started_at or now
   move(id, 'running')
-  if said then
+  if job.said then
     -- An earlier attempt sent text; this attempt sends its own from the beginning.
-    clear(id, 'said')
-    emit(id, 'restart', cjson.encode({attempt = tonumber((read(id, 'attempts')))}))
+    job.said = nil
+    emit(id, 'restart', cjson.encode({attempt = job.attempts}))
   end
   redis.call('ZADD', key('leases'), now + lease, id)
   local record = record_of(id, true)
@@ -212,8 +231,8 @@ local function claimed_before(want)
   if not held or string.match(held, '^%S+') ~= want.nonce then return nil end
   local records = {}
   for id in string.gmatch(held, ' (%S+)') do
-    local state, nonce = read(id, 'state', 'nonce')
-    if state == 'running' and nonce == want.nonce then table.insert(records, record_of(id, true)) end
+    local job = load_job(id)
+    if job.state == 'running' and job.nonce == want.nonce then table.insert(records, record_of(id, true)) end
   end
   return records
 end
@@ -249,8 +268,8 @@ local function claim(want)
       if not chosen then
         pause = wait
       elseif chosen == first or not fail_if_late(chosen.id) then
-        local affinity = read(chosen.id, 'affinity')
-        take_turn(chosen.id, chosen.lanes)
+        local affinity = load_job(chosen.id).affinity
+        take_turn(chosen)
         table.insert(records, take(chosen.id, want))
         note_load(affinity, want)
         local places = affinity and want.warm and want.warm[affinity] or 1
@@ -263,8 +282,9 @@ local function claim(want)
   if #records > 0 then
     local ids = {want.nonce}
     for _, record in ipairs(records) do table.insert(ids, record.id) end
-    redis.call('HSET', key('slots', want.owner), want.slot, table.concat(ids, ' '))
-    redis.call('PEXPIRE', key('slots', want.owner), 10 * lease)
+    local at = key('slots', want.owner)
+    -- It expires with a worker that does not renew; a renewal comes before that.
+    if redis.call('HSET', at, want.slot, table.concat(ids, ' ')) == 1 then redis.call('PEXPIRE', at, 10 * lease) end
   end
   for _, queue in ipairs(want.queues) do
     local lanes = want.alone and queue .. ':alone' or queue
@@ -283,26 +303,27 @@ end
 
 -- id, fence, nonce, state, result (JSON or ''), error (JSON or '').
 function operations.finish(id, fence, nonce, to, result, error)
-  if not is_owner(id, fence, nonce) then return 0 end
-  if read(id, 'state') == to then return 1 end
-  if not holds(id, fence, nonce) then return 0 end
+  local job = load_job(id)
+  if not is_owner(job, fence, nonce) then return 0 end
+  if job.state == to then return 1 end
+  if not holds(job, fence, nonce) then return 0 end
   finish(id, to, result, error)
   return 1
 end
 
 -- id, fence, nonce. The process that ran the job is known to be dead.
 function operations.lose(id, fence, nonce)
-  if not holds(id, fence, nonce) then return 0 end
+  if not holds(load_job(id), fence, nonce) then return 0 end
   lose(id)
   return 1
 end
 
 -- id, fence, nonce, delay, error (JSON or ''), whether the attempt counts.
 function operations.requeue(id, fence, nonce, delay, error, counts)
-  if not is_owner(id, fence, nonce) then return 0 end
-  local state, cancel = read(id, 'state', 'cancel_requested')
-  if not holds(id, fence, nonce) then return state == 'queued' and 1 or 0 end
-  if cancel then
+  local job = load_job(id)
+  if not is_owner(job, fence, nonce) then return 0 end
+  if not holds(job, fence, nonce) then return job.state == 'queued' and 1 or 0 end
+  if job.cancel_requested then
     finish(id, 'cancelled', '', '')
     return 1
   end
@@ -312,7 +333,7 @@ function operations.requeue(id, fence, nonce, delay, error, counts)
     count_job(id, 'returned')
     increase(id, 'attempts', -1)
   end
-  if error ~= '' then write(id, 'error', error) end
+  if error ~= '' then job.error = error end
   give_back(id, now + delay)
   return 1
 end
@@ -321,10 +342,10 @@ end
 -- id, fence, nonce, service, reason, error (JSON), milliseconds that the service asks for, jitter (0 to 1).
 -- Returns {postponed, lost, or over where the budget is used up; milliseconds that the service was away}.
 function operations.postpone(id, fence, nonce, service, reason, error, asked, jitter)
-  if not is_owner(id, fence, nonce) then return {'lost', 0} end
-  local state, cancel = read(id, 'state', 'cancel_requested')
-  if not holds(id, fence, nonce) then return {state == 'queued' and 'postponed' or 'lost', 0} end
-  if cancel then
+  local job = load_job(id)
+  if not is_owner(job, fence, nonce) then return {'lost', 0} end
+  if not holds(job, fence, nonce) then return {job.state == 'queued' and 'postponed' or 'lost', 0} end
+  if job.cancel_requested then
     finish(id, 'cancelled', '', '')
     return {'postponed', 0}
   end
@@ -339,7 +360,7 @@ function operations.postpone(id, fence, nonce, service, reason, error, asked, ji
   set_outage(id, outage)
   count_job(id, 'postponed')
   increase(id, 'attempts', -1)
-  write(id, 'error', error)
+  job.error = error
   -- The last try is at the end of the budget.
   give_back(id, now + math.ceil(math.min(delay, outage_budget - away)))
   return {'postponed', away}
@@ -348,17 +369,18 @@ end
 -- A running job makes a child, or takes one that it has, and waits for the child's end.
 -- id, fence, nonce, the child's id, the child if it is new (JSON) or ''.
 function operations.delegate(id, fence, nonce, child, text)
-  if not is_owner(id, fence, nonce) then return 0 end
-  local state, lease_until, awaits, cancelled = read(id, 'state', 'lease_until', 'awaits', 'cancel_requested')
-  if awaits == child and not lease_until then return 1 end
-  if not holds(id, fence, nonce) then return 0 end
-  if cancelled then
+  local job = load_job(id)
+  if not is_owner(job, fence, nonce) then return 0 end
+  if job.awaits == child and not job.lease_until then return 1 end
+  if not holds(job, fence, nonce) then return 0 end
+  if job.cancel_requested then
     finish(id, 'cancelled', '', '')
     return 1
   end
-  local its_state = read(child, 'state')
+  local its_state = load_job(child).state
   if text ~= '' then
-    put(cjson.decode(text))
+    local new = cjson.decode(text)
+    put(new.fields, new.request, new.input)
     enqueue(child, now)
   elseif its_state == 'failed' or its_state == 'cancelled' then
     reset(child)
@@ -366,7 +388,7 @@ function operations.delegate(id, fence, nonce, child, text)
   end
   wait_for_children(id, child)
   -- It ended by itself just now, or was forgotten: there is nothing to wait for.
-  local left = read(child, 'state')
+  local left = load_job(child).state
   if not left or left == 'succeeded' then child_ended(id, child) end
   return 1
 end
@@ -377,15 +399,17 @@ end
 function operations.renew(worker, runs, warm)
   local answers = {}
   for place, run in ipairs(cjson.decode(runs)) do
-    local id, cancel, deadline = run[1], read(run[1], 'cancel_requested', 'deadline')
-    if not holds(id, run[2], run[3]) then
+    local id, job = run[1], load_job(run[1])
+    if not holds(job, run[2], run[3]) then
       answers[place] = 'lost'
     else
-      write(id, 'lease_until', now + lease)
+      job.lease_until = now + lease
       redis.call('ZADD', key('leases'), now + lease, id)
-      answers[place] = cancel and 'cancel' or deadline and tonumber(deadline) <= now and 'late' or 'ok'
+      local late = job.deadline and tonumber(job.deadline) <= now
+      answers[place] = job.cancel_requested and 'cancel' or late and 'late' or 'ok'
     end
   end
+  redis.call('PEXPIRE', key('slots', worker), 10 * lease)
   if warm ~= '' then
     redis.call('DEL', key('warm', worker))
     local fields = {}
@@ -406,29 +430,30 @@ end
 
 -- id, fence, nonce, event (progress, token or thinking), data (JSON), a text's number in its run or ''.
 function operations.report(id, fence, nonce, event, data, number)
-  if not holds(id, fence, nonce) then return 0 end
+  local job = load_job(id)
+  if not holds(job, fence, nonce) then return 0 end
   if event ~= 'progress' then
     -- The reply to this very text was lost, and the text is sent again.
-    local run, last = string.match(read(id, 'said') or '', '^(%d+):(%d+)$')
+    local run, last = string.match(job.said or '', '^(%d+):(%d+)$')
     if run == fence and tonumber(last) >= tonumber(number) then return 1 end
-    write(id, 'said', fence .. ':' .. number)
+    job.said = fence .. ':' .. number
     emit(id, event, data)
     return 1
   end
   emit(id, event, data)
-  write(id, 'progress', data)
+  job.progress = data
   end_outage_after(id, data)
   count_work(id)
   -- The progress of a child that is one of its parent's equal parts is the parent's too.
-  local parent, part, parts, kind = read(id, 'parent_id', 'part', 'parts', 'kind')
-  if parts and read(parent, 'awaits') == id then
+  local parent = job.parts and load_job(job.parent_id)
+  if parent and parent.awaits == id then
     local progress = cjson.decode(data)
-    progress.completed = progress.completed + (tonumber(progress.total) or 0) * part
-    progress.message = kind .. ': ' .. progress.message
-    if progress.total ~= cjson.null then progress.total = progress.total * parts end
+    progress.completed = progress.completed + (tonumber(progress.total) or 0) * job.part
+    progress.message = job.kind .. ': ' .. progress.message
+    if progress.total ~= cjson.null then progress.total = progress.total * job.parts end
     progress = cjson.encode(progress)
-    write(parent, 'progress', progress)
-    emit(parent, 'progress', progress)
+    parent.progress = progress
+    emit(job.parent_id, 'progress', progress)
   end
   return 1
 end

@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Any, TypeVar
 
 from shared.errors import (
@@ -71,23 +71,19 @@ class Queries:
         waiter: str = "",
     ) -> Steps[tuple[Job, bool]]:
         """Write a job down, with its children, and return it and whether it is new."""
+        job = replace(job, waiter=waiter)
         encoded = job.encoded(_fingerprint(job) if idempotency_key else "")
-        parts = [replace(child, parent_id=job.id).encoded() for child in children]
-        asked = [_asked([encoded]), *([_asked(parts)] if parts else [])]
-        if parts:
+        own = _own(idempotency_key, job) if idempotency_key else ""
+        arguments = encoded["request"], encoded.get("input", ""), own
+        fields = chain.from_iterable(encoded["fields"].items())
+        if children:
+            parts = [replace(child, parent_id=job.id).encoded() for child in children]
+            asked = json.dumps([_asked([encoded]), _asked(parts)])
             yield self._pieces(job, parts)
-        answer = yield Operation(
-            "accept",
-            (
-                json.dumps({"fields": encoded["fields"]}),
-                encoded["request"],
-                encoded.get("input", ""),
-                len(children),
-                json.dumps(asked),
-                _own(idempotency_key, job) if idempotency_key else "",
-                waiter,
-            ),
-        )
+            accept = Operation("accept_batch", (*arguments, len(children), asked, *fields))
+        else:
+            accept = Operation("accept", (*arguments, *fields))
+        answer = yield accept
         match answer:
             case "refused", reason:
                 raise refused(reason)

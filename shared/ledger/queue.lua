@@ -76,28 +76,27 @@ local function affine_key(lanes, priority, affinity)
 end
 
 local function enter_lane(id)
-  local queue, priority, submitter, crashes, created, affinity =
-    read(id, 'queue', 'priority', 'submitter', 'crashes', 'created_at', 'affinity')
-  local lanes = lanes_of(queue, crashes)
-  local lane = priority .. ':' .. (submitter or '')
-  write(id, 'lanes', lanes)
+  local job = load_job(id)
+  local priority, created, affinity = job.priority, job.created_at, job.affinity
+  local lanes, lane = lanes_of(job.queue, job.crashes), priority .. ':' .. (job.submitter or '')
+  job.lanes = lanes
   if redis.call('ZADD', key('lane', lanes, lane), created, id) == 0 then return end
   if affinity then redis.call('ZADD', affine_key(lanes, priority, affinity), created, id) end
-  local turn = tonumber(redis.call('HGET', key('turns'), lanes) or 0)
+  local turn = redis.call('HGET', key('turns'), lanes) or 0
   redis.call('ZADD', key('lanes', lanes), 'NX', priority * 1e14 + turn, lane)
   touched[lanes] = redis.call('HINCRBY', key('available'), lanes, 1)
 end
 
 local function leave_lane(id)
-  local lanes, priority, submitter, affinity = read(id, 'lanes', 'priority', 'submitter', 'affinity')
+  local job = load_job(id)
+  local lanes, priority, affinity = job.lanes, job.priority, job.affinity
   if not lanes then return end
-  clear(id, 'lanes', 'passed_at')
-  local lane = priority .. ':' .. (submitter or '')
-  if redis.call('ZREM', key('lane', lanes, lane), id) == 0 then return end
+  job.lanes, job.passed_at = nil, nil
+  local lane = priority .. ':' .. (job.submitter or '')
+  local at = key('lane', lanes, lane)
+  if redis.call('ZREM', at, id) == 0 then return end
   if affinity then redis.call('ZREM', affine_key(lanes, priority, affinity), id) end
-  if redis.call('EXISTS', key('lane', lanes, lane)) == 0 then
-    redis.call('ZREM', key('lanes', lanes), lane)
-  end
+  if redis.call('EXISTS', at) == 0 then redis.call('ZREM', key('lanes', lanes), lane) end
   touched[lanes] = redis.call('HINCRBY', key('available'), lanes, -1)
 end
 
@@ -119,14 +118,17 @@ local function balance_touched()
 end
 
 -- ── the next job ────────────────────────────────────────────────────────────
--- The first job of the lane whose turn it is, with its priority and the time when it was accepted.
+-- The first job of the lane whose turn it is: with its priority, the time when it was accepted, and whether
+-- other lanes wait.
 local function head(lanes)
   while true do
-    local lane = redis.call('ZRANGE', key('lanes', lanes), 0, 0)[1]
+    local first = redis.call('ZRANGE', key('lanes', lanes), 0, 1)
+    local lane = first[1]
     if not lane then return nil end
-    local first = redis.call('ZRANGE', key('lane', lanes, lane), 0, 0, 'WITHSCORES')
-    if first[1] then
-      return {id = first[1], created = tonumber(first[2]), priority = tonumber(string.match(lane, '^%d+'))}
+    local job = redis.call('ZRANGE', key('lane', lanes, lane), 0, 0, 'WITHSCORES')
+    if job[1] then
+      local priority = tonumber(string.match(lane, '^%d+'))
+      return {id = job[1], created = tonumber(job[2]), priority = priority, lanes = lanes, contested = first[2]}
     end
     redis.call('ZREM', key('lanes', lanes), lane)
   end
@@ -143,9 +145,7 @@ local function first_of(queues, suffix)
   local best
   for _, queue in ipairs(queues) do
     local found = head(queue .. suffix)
-    if found and is_before(found, best) then
-      best, found.lanes = found, queue .. suffix
-    end
+    if found and is_before(found, best) then best = found end
   end
   return best
 end
@@ -167,7 +167,8 @@ local function warm_job(first, warm)
     local at = affine_key(first.lanes, first.priority, affinity)
     local found = redis.call('ZRANGE', at, 0, 0, 'WITHSCORES')
     if found[1] then
-      local job = {id = found[1], created = tonumber(found[2]), priority = first.priority, lanes = first.lanes}
+      local job = {id = found[1], created = tonumber(found[2]), priority = first.priority, lanes = first.lanes,
+        contested = first.contested}
       if is_before(job, best) then best = job end
     end
   end
@@ -177,14 +178,15 @@ end
 -- Chooses between the job whose turn it is and those whose models are warm at the asking worker (decision
 -- record 0021). Returns a job, or nil and the milliseconds after which to ask again.
 local function choose(first, want)
-  local affinity, passed = read(first.id, 'affinity', 'passed_at')
+  local job = load_job(first.id)
+  local affinity, passed = job.affinity, job.passed_at
   if not want.warm or not affinity or want.warm[affinity] then return first end
   local other = warm_job(first, want.warm)
   if other then
     -- Jobs with warm models go before it, but only for the window.
     if not passed then
       passed = now
-      write(first.id, 'passed_at', now)
+      job.passed_at = now
     end
     -- A clock that stepped back ends the window too.
     local waited = now - passed
@@ -202,9 +204,10 @@ local function choose(first, want)
   return nil, math.min(left, affinity_pause)
 end
 
-local function take_turn(id, lanes)
-  local priority, submitter = read(id, 'priority', 'submitter')
-  local lane = priority .. ':' .. (submitter or '')
+-- The lane of a job goes behind the others of its priority. A lane that waits alone needs no turn.
+local function take_turn(chosen)
+  if not chosen.contested then return end
+  local job, lanes = load_job(chosen.id), chosen.lanes
   local turn = redis.call('HINCRBY', key('turns'), lanes, 1)
-  redis.call('ZADD', key('lanes', lanes), 'XX', priority * 1e14 + turn, lane)
+  redis.call('ZADD', key('lanes', lanes), 'XX', job.priority * 1e14 + turn, job.priority .. ':' .. (job.submitter or ''))
 end

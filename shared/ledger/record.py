@@ -48,6 +48,8 @@ class NewJob:
     part: tuple[int, int] | None = None
     #: The job that waits for it, where that accepts it while it runs.
     parent_id: str | None = None
+    #: The channel of an API process that waits for its end.
+    waiter: str = ""
     id: str = field(default_factory=new_id)
 
     def accepted(self, now: int, children: tuple[str, ...], position: int | None) -> Job:
@@ -90,6 +92,7 @@ class NewJob:
             "start_within": _milliseconds(self.start_within_seconds),
             "parent_id": self.parent_id or "",
             "fingerprint": fingerprint,
+            "waiters": self.waiter,
         }
         if self.part is not None:
             fields["part"], fields["parts"] = self.part

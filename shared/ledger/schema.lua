@@ -32,27 +32,33 @@ local prefix = KEYS[1]
 
 local ended = {succeeded = true, failed = true, cancelled = true}
 
-local function key(family, name, ...)
+local function key(family, name, last, ...)
   if not name then return prefix .. ':' .. family end
-  if not ... then return prefix .. ':' .. family .. ':' .. name end
-  return table.concat({prefix, family, name, ...}, ':')
+  if not last then return prefix .. ':' .. family .. ':' .. name end
+  if not ... then return prefix .. ':' .. family .. ':' .. name .. ':' .. last end
+  return table.concat({prefix, family, name, last, ...}, ':')
 end
 
--- A job's hash is read once in a call, and what changed is written once at its end.
-local loaded, changed = {}, {}
-
-local function load_hash(at)
-  local fields, flat = {}, redis.call('HGETALL', at)
-  for place = 1, #flat, 2 do fields[flat[place]] = flat[place + 1] end
-  return fields
-end
+-- A job's hash is read once in a call, and what changed in it is written once at its end. Numbers are
+-- strings where they were read, and numbers where they were assigned.
+local jobs, stored = {}, {}
 
 local function load_job(id)
-  local job = loaded[id]
+  local job = jobs[id]
   if job then return job end
-  job = load_hash(key('job', id))
-  loaded[id] = job
+  local before, flat = {}, redis.call('HGETALL', prefix .. ':job:' .. id)
+  job = {}
+  for place = 1, #flat, 2 do
+    local field, value = flat[place], flat[place + 1]
+    job[field], before[field] = value, value
+  end
+  jobs[id], stored[id] = job, before
   return job
+end
+
+-- A job that is new, or (with no fields) one that is deleted.
+local function replace_job(id, fields)
+  jobs[id], stored[id] = fields, {}
 end
 
 -- The values of some fields, false where there is none.
@@ -64,33 +70,27 @@ end
 
 -- The same for a job of which nothing else is needed.
 local function peek(id, ...)
-  if loaded[id] then return read(id, ...) end
+  if jobs[id] then return read(id, ...) end
   return unpack(redis.call('HMGET', key('job', id), ...))
 end
 
-local function set(id, field, value)
-  if type(value) == 'number' then value = string.format(value % 1 == 0 and '%.0f' or '%.17g', value) end
-  load_job(id)[field] = value or nil
-  local fields = changed[id]
-  if fields then fields[field] = true else changed[id] = {[field] = true} end
-end
-
 local function write(id, ...)
-  local pairs_of = {...}
-  for place = 1, #pairs_of, 2 do set(id, pairs_of[place], pairs_of[place + 1]) end
+  local job, pairs_of = load_job(id), {...}
+  for place = 1, #pairs_of, 2 do
+    local value = pairs_of[place + 1]
+    job[pairs_of[place]] = type(value) == 'number' and string.format('%.17g', value) or value
+  end
 end
 
 local function clear(id, ...)
   local job = load_job(id)
-  for _, field in ipairs({...}) do
-    if job[field] then set(id, field, false) end
-  end
+  for _, field in ipairs({...}) do job[field] = nil end
 end
 
 local function increase(id, field, by)
-  local value = (tonumber((read(id, field))) or 0) + by
-  set(id, field, value)
-  return value
+  local job = load_job(id)
+  job[field] = (tonumber(job[field]) or 0) + by
+  return job[field]
 end
 
 local function exists(id)
@@ -98,20 +98,19 @@ local function exists(id)
 end
 
 local function flush()
-  for id, fields in pairs(changed) do
-    local job, written, cleared = loaded[id], {}, {}
-    local last = 0
-    for field in pairs(fields) do
-      local value = job[field]
-      if value then
+  for id, job in pairs(jobs) do
+    local before, written, cleared, last = stored[id], {}, {}, 0
+    for field, value in pairs(job) do
+      if before[field] ~= value then
         written[last + 1], written[last + 2] = field, value
         last = last + 2
-      else
-        cleared[#cleared + 1] = field
       end
     end
-    if last > 0 then redis.call('HSET', key('job', id), unpack(written)) end
-    if #cleared > 0 then redis.call('HDEL', key('job', id), unpack(cleared)) end
+    for field in pairs(before) do
+      if job[field] == nil then cleared[#cleared + 1] = field end
+    end
+    if last > 0 then redis.call('HSET', prefix .. ':job:' .. id, unpack(written)) end
+    if #cleared > 0 then redis.call('HDEL', prefix .. ':job:' .. id, unpack(cleared)) end
   end
 end
 
@@ -120,11 +119,8 @@ local function open(state)
 end
 
 -- Looks at a job at a time, or earlier where one of the limits is earlier.
-local function due(id, at, ...)
-  for _, limit in ipairs({...}) do
-    limit = tonumber(limit)
-    if limit and limit < at then at = limit end
-  end
+local function due(id, at, limit, other)
+  at = math.min(at, tonumber(limit) or at, tonumber(other) or at)
   redis.call('ZADD', key('due'), at, id)
 end
 
@@ -134,17 +130,17 @@ end
 
 -- Appends an event for the job's followers, if there are any.
 local function emit(id, event, data)
-  if read(id, 'followed') == '1' then append_event(id, event, data) end
+  if load_job(id).followed then append_event(id, event, data) end
 end
 
 -- A job's places in the indices that listings read, for one state.
 local function indices(kind, state, model, submitter)
-  local base = key('jobs', kind, state)
+  local base = prefix .. ':jobs:' .. kind .. ':' .. state
   local found = {base}
-  if model ~= '' then table.insert(found, base .. ':model:' .. model) end
+  if model ~= '' then found[2] = base .. ':model:' .. model end
   if submitter ~= '' then
-    table.insert(found, base .. ':submitter:' .. submitter)
-    if model ~= '' then table.insert(found, base .. ':both:' .. submitter .. ':' .. model) end
+    found[#found + 1] = base .. ':submitter:' .. submitter
+    if model ~= '' then found[#found + 1] = base .. ':both:' .. submitter .. ':' .. model end
   end
   return found
 end
@@ -152,20 +148,19 @@ end
 -- Queues of one host are counted together with those of all hosts.
 local function count(event, kind, queue, by)
   local counted = string.match(queue, '^[^.]*')
-  redis.call('HINCRBY', key('counts'), table.concat({event, kind, counted}, ':'), by or 1)
+  redis.call('HINCRBY', key('counts'), event .. ':' .. kind .. ':' .. counted, by or 1)
 end
 
 local function count_job(id, event)
-  local kind, queue = read(id, 'kind', 'queue')
-  count(event, kind, queue or '')
+  local job = load_job(id)
+  count(event, job.kind, job.queue or '')
 end
 
 -- Counts the run that ends now. A batch has no runs: nobody claims it.
-local function end_run(id)
-  local kind, claimed = read(id, 'kind', 'claimed_at')
-  if not claimed then return end
-  clear(id, 'claimed_at')
-  local milliseconds = now - claimed
+local function end_run(job)
+  if not job.claimed_at then return end
+  local milliseconds = now - job.claimed_at
+  job.claimed_at = nil
   local bucket = #run_bounds + 1
   for place, bound in ipairs(run_bounds) do
     if milliseconds <= bound then
@@ -173,6 +168,6 @@ local function end_run(id)
       break
     end
   end
-  redis.call('HINCRBY', key('runs'), kind .. ':' .. bucket, 1)
-  redis.call('HINCRBY', key('runs'), kind .. ':sum', milliseconds)
+  redis.call('HINCRBY', key('runs'), job.kind .. ':' .. bucket, 1)
+  redis.call('HINCRBY', key('runs'), job.kind .. ':sum', milliseconds)
 end

@@ -8,7 +8,7 @@
 local moving = 5000
 
 local function outage_of(id)
-  local text = read(id, 'waiting_for')
+  local text = load_job(id).waiting_for
   return text and cjson.decode(text) or nil
 end
 
@@ -74,19 +74,10 @@ local function count_work(id)
 end
 
 -- ── states ──────────────────────────────────────────────────────────────────
--- The event under which a change of state is counted; nil where its operation counts it.
-local function change(from, to)
-  if not from then return 'accepted' end
-  if ended[to] then return to end
-  if ended[from] then return 'revived' end
-end
-
 -- The only place where a state changes.
 local function move(id, to)
-  local from, kind, queue, model, submitter, priority, created, attempts, bytes, followed =
-    read(id, 'state', 'kind', 'queue', 'model', 'submitter', 'priority', 'created_at', 'attempts', 'bytes',
-      'followed')
-  queue, model, submitter = queue or '', model or '', submitter or ''
+  local job = load_job(id)
+  local from, kind, model, queue, submitter = job.state, job.kind, job.model or '', job.queue or '', job.submitter or ''
   if from then
     for _, index in ipairs(indices(kind, from, model, submitter)) do redis.call('ZREM', index, id) end
   end
@@ -98,75 +89,74 @@ local function move(id, to)
     if to == 'running' then observe_claim(queue) end
   end
   if to == 'queued' then
-    redis.call('ZADD', key('ready', queue), priority * 1e13 + created, id)
+    redis.call('ZADD', key('ready', queue), job.priority * 1e13 + job.created_at, id)
     add_queued(submitter, 1)
   end
-  if open(from) ~= open(to) then
-    redis.call('INCRBY', key('request_bytes'), open(to) and bytes or -bytes)
+  -- Its operation counts each other change.
+  local event = not from and 'accepted' or ended[to] and to or ended[from] and 'revived'
+  if event then
+    redis.call('INCRBY', key('request_bytes'), ended[to] and -job.bytes or job.bytes)
+    count(event, kind, queue)
   end
-  local event = change(from, to)
-  if event then count(event, kind, queue) end
-  if from == 'running' then end_run(id) end
-  write(id, 'state', to)
-  if followed ~= '1' then return end
+  if from == 'running' then end_run(job) end
+  job.state = to
+  if not job.followed then return end
   local outage = to == 'queued' and outage_of(id)
   append_event(id, 'state', cjson.encode({
     state = to,
-    attempt = tonumber(attempts),
+    attempt = tonumber(job.attempts),
     waiting_for = outage and {service = outage.service, reason = outage.reason} or nil,
   }))
 end
 
 local function drop_lease(id)
-  clear(id, 'lease_until')
+  load_job(id).lease_until = nil
   redis.call('ZREM', key('leases'), id)
 end
 
 -- A queued job that may start is looked at again when its time is over.
 local function make_available(id)
+  local job = load_job(id)
   enter_lane(id)
-  local deadline, start_by = read(id, 'deadline', 'start_by')
-  due(id, now + parked, deadline, start_by)
+  due(id, now + parked, job.deadline, job.start_by)
 end
 
 local function enqueue(id, available)
-  write(id, 'available_at', available)
+  local job = load_job(id)
+  job.available_at = available
   move(id, 'queued')
-  if available > now then
-    local deadline, start_by = read(id, 'deadline', 'start_by')
-    due(id, available, deadline, start_by)
-  else
-    make_available(id)
-  end
+  if available <= now then return make_available(id) end
+  due(id, available, job.deadline, job.start_by)
 end
 
 -- Takes a running job from its worker, to start again at a time.
 local function give_back(id, available)
   drop_lease(id)
-  clear(id, 'owner')
+  load_job(id).owner = nil
   enqueue(id, available)
 end
 
 -- The hash as a flat list, request and result as JSON or '', and the children of a job that awaited one.
 local function record_of(id, whole)
-  local flat, last = {}, 0
-  for field, value in pairs(load_job(id)) do
-    flat[last + 1], flat[last + 2] = field, value
+  local job, flat, last = load_job(id), {}, 0
+  for field, value in pairs(job) do
+    flat[last + 1] = field
+    flat[last + 2] = type(value) == 'number' and string.format('%.17g', value) or value
     last = last + 2
   end
-  local input = whole and load_job(id).cut and redis.call('GET', key('input', id))
-  local result = ended[load_job(id).state] and redis.call('GET', key('result', id)) or ''
-  local children = load_job(id).awaits and redis.call('ZRANGE', key('children', id), 0, -1) or {}
-  return {flat, input or redis.call('GET', key('request', id)) or '', result, children}
+  local request = whole and job.cut and redis.call('GET', key('input', id)) or redis.call('GET', key('request', id))
+  local result = ended[job.state] and redis.call('GET', key('result', id)) or ''
+  local children = job.awaits and redis.call('ZRANGE', key('children', id), 0, -1) or {}
+  return {flat, request or '', result, children}
 end
 
--- Tells the API processes that hold a call for this job.
-local function tell_waiters(id)
-  local waiters = read(id, 'waiters')
+-- Tells the API processes that hold a call for this job. Large records they read themselves.
+local function tell_waiters(id, result)
+  local job = load_job(id)
+  local waiters, record = job.waiters, {}
   if not waiters then return end
-  clear(id, 'waiters')
-  local size = redis.call('STRLEN', key('request', id)) + redis.call('STRLEN', key('result', id))
-  local record = size <= pushed_bytes and record_of(id) or {}
+  job.waiters = nil
+  if #result + (job.cut and 0 or job.bytes) <= pushed_bytes then record = record_of(id) end
   local message = cjson.encode({id = id, record = record[1], request = record[2], result = record[3]})
   for channel in string.gmatch(waiters, '%S+') do redis.call('PUBLISH', channel, message) end
 end
@@ -175,26 +165,26 @@ local child_ended
 
 -- The only place where a job ends. `result` and `error` are JSON or ''.
 local function finish(id, state, result, error)
-  end_outage(id)
+  local job = load_job(id)
+  if job.waiting_for then end_outage(id) end
   move(id, state)
   drop_lease(id)
-  clear(id, 'available_at', 'start_by', 'farthest', 'reported_at', 'sweep', 'sweep_after', 'unswept')
+  job.available_at, job.start_by, job.farthest, job.reported_at = nil, nil, nil, nil
+  job.sweep, job.sweep_after, job.unswept = nil, nil, nil
   -- Who still shows the text is told when the job is revived and sends it anew.
-  if read(id, 'followed') ~= '1' then clear(id, 'said') end
-  write(id, 'finished_at', now)
-  if error ~= '' then write(id, 'error', error) else clear(id, 'error') end
-  if result ~= '' then redis.call('SET', key('result', id), result) else redis.call('DEL', key('result', id)) end
-  local queue, cut = read(id, 'queue', 'cut')
-  if cut or not queue then redis.call('DEL', key('input', id), key('pieces', id)) end
+  if not job.followed then job.said = nil end
+  job.finished_at = now
+  job.error = error ~= '' and error or nil
+  if result ~= '' then redis.call('SET', key('result', id), result) end
+  if job.cut or not job.queue then redis.call('DEL', key('input', id), key('pieces', id)) end
   redis.call('ZREM', key('due'), id)
   redis.call('ZADD', key('expiries'), now + retention, id)
-  if read(id, 'followed') == '1' then
+  if job.followed then
     append_event(id, 'done', cjson.encode({state = state}))
     redis.call('PEXPIRE', key('events', id), events_kept)
   end
-  tell_waiters(id)
-  local parent = read(id, 'parent_id')
-  if parent then child_ended(parent, id) end
+  tell_waiters(id, result)
+  if job.parent_id then child_ended(job.parent_id, id) end
 end
 
 local function fail(id, code, detail)
@@ -223,12 +213,12 @@ end
 
 -- Fails a queued job whose time is over. Returns whether it did.
 local function fail_if_late(id)
-  local deadline, start_by = read(id, 'deadline', 'start_by')
-  if deadline and tonumber(deadline) <= now then
+  local job = load_job(id)
+  if job.deadline and tonumber(job.deadline) <= now then
     local outage = outage_of(id)
     local where = outage and 'while the job waited for ' .. outage.service or 'in the queue'
     fail(id, 'deadline_exceeded', 'the deadline passed ' .. where)
-  elseif start_by and tonumber(start_by) <= now then
+  elseif job.start_by and tonumber(job.start_by) <= now then
     fail(id, 'start_deadline_exceeded', 'no worker was free in the time within which it was to start')
   else
     return false
@@ -239,34 +229,33 @@ end
 -- ── new jobs and jobs made new ──────────────────────────────────────────────
 -- Deadlines count from now; a child's is at most that of its parent.
 local function set_deadlines(id)
-  local lifetime, start_within, parent = read(id, 'lifetime', 'start_within', 'parent_id')
-  local limit = parent and tonumber((read(parent, 'deadline'))) or math.huge
-  local deadline = math.min(lifetime and now + lifetime or math.huge, limit)
-  if deadline < math.huge then write(id, 'deadline', deadline) end
-  if start_within then write(id, 'start_by', now + start_within) end
+  local job = load_job(id)
+  local limit = job.parent_id and tonumber(load_job(job.parent_id).deadline) or math.huge
+  local deadline = math.min(job.lifetime and now + job.lifetime or math.huge, limit)
+  if deadline < math.huge then job.deadline = deadline end
+  if job.start_within then job.start_by = now + job.start_within end
 end
 
--- Writes the fields of a new job, which has no state yet. `job` is what record.py encodes.
-local function put(job)
-  local id = job.fields.id
-  write(id, 'created_at', now, 'attempts', 0, 'crashes', 0, 'fence', 0)
-  for field, value in pairs(job.fields) do set(id, field, value) end
-  redis.call('SET', key('request', id), job.request)
-  if job.input then redis.call('SET', key('input', id), job.input) end
+-- Writes a new job, which has no state yet. `input` is the whole request where that is large.
+local function put(fields, request, input)
+  local id, parent = fields.id, fields.parent_id
+  fields.created_at, fields.attempts, fields.crashes, fields.fence = now, 0, 0, 0
+  replace_job(id, fields)
+  redis.call('SET', key('request', id), request)
+  if input then redis.call('SET', key('input', id), input) end
   set_deadlines(id)
-  local parent = job.fields.parent_id
-  if job.fields.queue then redis.call('SADD', key('queues'), job.fields.queue) end
+  if fields.queue then redis.call('SADD', key('queues'), fields.queue) end
   if parent then redis.call('ZADD', key('children', parent), 0, id) end
 end
 
 -- A running job without a lease waits: a batch for all its children, another job for the child that it
 -- awaits. The end of that child, or of the last one, moves it on.
 local function wait_for_children(id, awaits)
-  end_run(id)
+  end_run(load_job(id))
   end_outage(id)
   drop_lease(id)
   clear(id, 'owner')
-  if awaits then write(id, 'awaits', awaits) else clear(id, 'awaits') end
+  load_job(id).awaits = awaits
   due(id, now + parked)
 end
 

@@ -173,7 +173,7 @@ def test_only_branches_of_jobs_that_ended_are_deleted(place: Place) -> None:
     for name in persons:
         place.store.ensure_branch(place.repo, name)
     ledger = place.ledger
-    queued, running, retried, failed, cancelled, succeeded = (place.accept() for _ in range(6))
+    running, retried, failed, succeeded, queued, cancelled = (place.accept() for _ in range(6))
     kept = {place.left_behind(job).name for job in (queued, running, retried)}
     unknown = queued.model_copy(update={"id": str(uuid.uuid4())})
     ended = {place.left_behind(job).name for job in (failed, cancelled, succeeded, unknown)}

@@ -270,7 +270,7 @@ def test_ended_jobs_are_forgotten(
     left = {
         key.removeprefix(prefix) for key in redis_client.scan_iter(f"{ledger_settings.prefix}*")
     }
-    counted = {"counts", "runs", "queues", "drain", "request_bytes", "turns", "available", "pulse"}
+    counted = {"counts", "runs", "queues", "drain", "request_bytes", "available", "pulse"}
     assert left == {*counted, "slots:cpu@a"}, "in as many fields as there are queues and slots"
     assert redis_client.pttl(f"{prefix}slots:cpu@a") > 0
 

@@ -240,7 +240,6 @@ class LedgerMachine(RuleBasedStateMachine):
                 with pytest.raises(expected):
                     self.ledger.revive(job_id)
                 return
-            self.ends = {}
             if self.dies(job_id, lives):
                 with pytest.raises(DeadError):
                     self.ledger.revive(job_id)
@@ -441,7 +440,9 @@ class LedgerMachine(RuleBasedStateMachine):
             assert job.fence >= self.fences[job.id]
             self.fences[job.id] = job.fence
         for job_id, end in self.ends.items():
-            assert job_id not in jobs or jobs[job_id].state is end
+            is_new = job_id not in jobs or job_id in self.model.revived
+            assert is_new or jobs[job_id].state is end
+        self.model.revived.clear()
         self.ends = {job.id: job.state for job in jobs.values() if job.state.terminal}
 
     @invariant()
