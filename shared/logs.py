@@ -6,6 +6,7 @@ whether it was in a field, in a message of some library or in a traceback.
 
 import logging
 import sys
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -18,14 +19,35 @@ def _redact(_: WrappedLogger, __: str, rendered: EventDict) -> str:
     return redacted(str(rendered))
 
 
+class _Lines:
+    """Writes the lines of one module; a call of the standard library's logging costs three times."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def info(self, line: str) -> None:
+        """Write a line, whatever its level."""
+        # Looked up each time, as the standard stream may be replaced.
+        sys.stderr.write(f"{line}\n")
+
+    debug = warning = error = exception = critical = info
+
+
+#: Finds the name of the module that logs.
+_NAMES = structlog.stdlib.LoggerFactory(ignore_frame_names=[__name__])
+
+
+def _lines(*arguments: Any) -> _Lines:
+    return _Lines(_NAMES(*arguments).name)
+
+
 def configure_logs(level: int = logging.INFO) -> None:
     """Send structlog's and the standard library's records to standard error."""
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.stdlib.PositionalArgumentsFormatter(),
     ]
     renderer: list[Processor] = (
         [structlog.dev.ConsoleRenderer()]
@@ -33,9 +55,9 @@ def configure_logs(level: int = logging.INFO) -> None:
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, *renderer, _redact],
+        logger_factory=_lines,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
