@@ -119,3 +119,5 @@ class Job(BaseModel):
     #: Jobs before it in its queue, by priority and age; None unless it is queued. Where others
     #: submit too, its turn may come sooner.
     position: int | None = None
+    #: The number of stage transitions before the job was claimed; None outside of a run.
+    epoch: int | None = None

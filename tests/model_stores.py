@@ -104,7 +104,12 @@ class StaticRegistry:
         return versions[-1]
 
     def resolve(
-        self, name: str, version: str | None = None, stage: str | None = None
+        self,
+        name: str,
+        version: str | None = None,
+        stage: str | None = None,
+        *,
+        epoch: int | None = None,  # noqa: ARG002 - it remembers nothing
     ) -> ModelVersion:
         """Return the asked version, else the newest of the asked stage, else of production."""
         versions = self._versions.get(name)

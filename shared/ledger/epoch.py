@@ -19,7 +19,7 @@ class RecentEpoch:
 
     def __init__(self, client: Redis, settings: LedgerSettings) -> None:
         self._redis = client
-        self._key = _key(settings)
+        self._key = epoch_key(settings)
         self._number = 0
         self._read_at = -math.inf
 
@@ -43,7 +43,7 @@ class TransitionEpoch:
 
     def __init__(self, client: "redis.Redis", settings: LedgerSettings) -> None:
         self._redis = client
-        self._key = _key(settings)
+        self._key = epoch_key(settings)
 
     def now(self) -> int:
         """Return a number that is another after each transition."""
@@ -56,5 +56,6 @@ class TransitionEpoch:
             self._redis.incr(self._key)
 
 
-def _key(settings: LedgerSettings) -> str:
+def epoch_key(settings: LedgerSettings) -> str:
+    """Return the key of the number; it is the same in all schemas."""
     return f"{settings.prefix}:transitions"

@@ -179,6 +179,7 @@ class Record:
             waiting_for=_outage(record.get("waiting_for")),
             cancel_requested="cancel_requested" in record,
             position=position,
+            epoch=int(record["epoch"]) if "epoch" in record else None,
         )
 
 

@@ -9,6 +9,7 @@ from importlib import resources
 
 from shared.ledger.claims import Want
 from shared.ledger.counts import RUN_SECONDS_BOUNDS
+from shared.ledger.epoch import epoch_key
 from shared.ledger.schema import celery_queue, schema_prefix
 from shared.settings import LedgerSettings
 
@@ -118,6 +119,7 @@ def _constants(settings: LedgerSettings) -> str:
     constants |= {name: str(getattr(settings, name)) for name in as_they_are}
     constants |= {
         "celery_prefix": f"'{celery_queue(settings, '')}'",
+        "epoch_key": f"'{epoch_key(settings)}'",
         "crowded": str(CROWDED),
         "scan": str(SCAN),
         "piece_size": str(PIECE),

@@ -137,14 +137,16 @@ local function give_back(id, available)
 end
 
 -- The hash as a flat list, request and result as JSON or '', and the children of a job that awaited one.
-local function record_of(id, whole)
+-- A worker gets the whole request, and the number of stage transitions so far.
+local function record_of(id, for_worker)
   local job, flat, last = load_job(id), {}, 0
   for field, value in pairs(job) do
     flat[last + 1] = field
     flat[last + 2] = type(value) == 'number' and string.format('%.17g', value) or value
     last = last + 2
   end
-  local request = whole and job.cut and redis.call('GET', key('input', id)) or redis.call('GET', key('request', id))
+  if for_worker then flat[last + 1], flat[last + 2] = 'epoch', redis.call('GET', epoch_key) or '0' end
+  local request = for_worker and job.cut and redis.call('GET', key('input', id)) or redis.call('GET', key('request', id))
   local result = ended[job.state] and redis.call('GET', key('result', id)) or ''
   local children = job.awaits and redis.call('ZRANGE', key('children', id), 0, -1) or {}
   return {flat, request or '', result, children}

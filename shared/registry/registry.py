@@ -105,16 +105,21 @@ class ModelRegistry:
         return self._get(name, version)
 
     def resolve(
-        self, name: str, version: str | None = None, stage: str | None = None
+        self,
+        name: str,
+        version: str | None = None,
+        stage: str | None = None,
+        *,
+        epoch: int | None = None,
     ) -> ModelVersion:
         """Return the asked version, else the newest in the asked stage, in production, in staging.
 
         A version that is asked for by its number may be in any stage, archived too: comparing with
-        an earlier version, or trying it before going back to it, needs no transition.
+        an earlier version, or trying it before going back to it, needs no transition. What was
+        remembered before the transition ``epoch`` is not used; None: before the last one.
         """
-        return self._resolutions.get(
-            (name, version, stage), lambda: self._resolve(name, version, stage)
-        )
+        key = name, version, stage
+        return self._resolutions.get(key, lambda: self._resolve(*key), epoch)
 
     def remembered(
         self, name: str, version: str | None, stage: str | None, epoch: int

@@ -62,7 +62,9 @@ class Resolutions:
         fresh = known is not None and self._clock() < known[0] and epoch == known[1]
         return known[2] if known is not None and fresh else None
 
-    def get(self, key: Key, resolve: Callable[[], ModelVersion]) -> ModelVersion:
+    def get(
+        self, key: Key, resolve: Callable[[], ModelVersion], epoch: int | None = None
+    ) -> ModelVersion:
         """Return what is remembered, else what ``resolve`` returns.
 
         Of many who ask the same at once one resolves: else each time that an answer has grown old,
@@ -72,7 +74,7 @@ class Resolutions:
         if not self._seconds:
             return resolve()
         # Before asking: what was asked before a transition must not be remembered after it.
-        epoch = self._epoch.now()
+        epoch = self._epoch.now() if epoch is None else epoch
         with self._lock:
             known = self._known.get(key)
             if known is not None and self._clock() < known[0] and epoch == known[1]:

@@ -5,7 +5,7 @@ import redis
 
 from shared.errors import ConflictError, ErrorInfo, IdempotencyConflictError, NotFoundError
 from shared.jobs import Job, JobKind, JobState, Progress
-from shared.ledger import Filter, Ledger, NewJob
+from shared.ledger import Filter, Ledger, NewJob, TransitionEpoch
 from shared.ledger.schema import celery_queue
 from shared.settings import LedgerSettings
 from tests import claims
@@ -42,6 +42,15 @@ def test_accepted_job_is_queued_and_listed(ledger: Ledger) -> None:
 
 def ids(jobs: list[Job]) -> list[str]:
     return [job.id for job in jobs]
+
+
+def test_a_claimed_job_knows_the_last_transition_of_a_stage(
+    ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    epoch = TransitionEpoch(redis_client, ledger_settings)
+    assert claim(ledger, accept(ledger)).epoch == epoch.now()
+    epoch.advance()
+    assert claim(ledger, accept(ledger)).epoch == epoch.now() == 1
 
 
 def test_unknown_job_is_not_found(ledger: Ledger) -> None:
@@ -87,7 +96,7 @@ def test_stale_fence_can_write_nothing(ledger: Ledger) -> None:
     assert not ledger.report_text(stale, 1, "x")
     assert not ledger.finish(stale, JobState.FAILED).kept
     assert not ledger.requeue(stale).kept
-    assert ledger.get(stale.id) == current
+    assert ledger.get(stale.id) == current.model_copy(update={"epoch": None})
 
 
 def test_requeued_job_waits_for_its_backoff(ledger: Ledger) -> None:

@@ -50,6 +50,17 @@ def test_a_transition_makes_them_forgotten(resolutions: Resolutions) -> None:
     assert resolutions.get(KEY, version("2")).version == "2"
 
 
+def test_who_names_a_transition_is_not_told_what_was_before_it() -> None:
+    class Unasked(LocalEpoch):
+        def now(self) -> int:
+            raise AssertionError("the epoch is known")
+
+    resolutions = Resolutions(5, Unasked())
+    assert resolutions.get(KEY, version("1"), epoch=7).version == "1"
+    assert resolutions.get(KEY, version("2"), epoch=7).version == "1"
+    assert resolutions.get(KEY, version("2"), epoch=8).version == "2"
+
+
 def test_an_answer_from_before_a_transition_is_not_remembered(resolutions: Resolutions) -> None:
     def overtaken() -> ModelVersion:
         resolutions.forget()

@@ -31,9 +31,14 @@ class VersionRegistry(VersionList, Protocol):
     """What inference needs of the model registry."""
 
     def resolve(
-        self, name: str, version: str | None = None, stage: str | None = None
+        self,
+        name: str,
+        version: str | None = None,
+        stage: str | None = None,
+        *,
+        epoch: int | None = None,
     ) -> ModelVersion:
-        """Return the version that a name stands for."""
+        """Return the version that a name stands for, as of a transition or of the last one."""
 
 
 #: Says what devices there are, and of this process' own what models take there.
@@ -81,8 +86,12 @@ class InferenceManager:
         on_token: Emit | None = None,
         on_thought: Emit | None = None,
         on_progress: Report | None = None,
+        epoch: int | None = None,
     ) -> dict[str, Any]:
-        """Return the task's result, with ``metadata`` on how it came to be."""
+        """Return the task's result, with ``metadata`` on how it came to be.
+
+        Stages are as they were after the transition ``epoch``; None: after the last one.
+        """
         with self._stats.request():
             route = self._route(task, engine)
             route.handler.validate_input(data)
@@ -96,9 +105,8 @@ class InferenceManager:
                 on_progress=on_progress or ignore_progress,
             )
             call.token.check()
-            return self._executor.execute(
-                route, self._resolve(route, model_name, version, stage), call
-            )
+            model = self._resolve(route, model_name, version, stage, epoch)
+            return self._executor.execute(route, model, call)
 
     def preload(self, model_name: str, version: str | None = None) -> None:
         """Have a model warm before anybody asks it."""
@@ -234,10 +242,10 @@ class InferenceManager:
         return self._router.route(str(task), str(engine))
 
     def _resolve(
-        self, route: Route, name: str, version: str | None, stage: str | None
+        self, route: Route, name: str, version: str | None, stage: str | None, epoch: int | None
     ) -> ModelVersion:
         """Return the version to ask, which must belong to the route's engine."""
-        found = self._registry.resolve(name, version, stage)
+        found = self._registry.resolve(name, version, stage, epoch=epoch)
         if found.engine != route.engine.name:
             raise InvalidInputError(
                 f"version {found.version} of {name} runs on {found.engine}, "

@@ -39,6 +39,7 @@ def inference_works(
             on_token=context.emit if request.stream else None,
             on_thought=context.emit_thought if request.stream else None,
             on_progress=context.report,
+            epoch=context.job.epoch,
         )
 
     @control_command(name="clear_cache", args=[("model_name", str)], signature="[model_name]")  # type: ignore[untyped-decorator]
