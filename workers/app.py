@@ -51,6 +51,9 @@ from workers.process.watchdog import ConsumerLiveness, Watchdog, postpone_exit
 
 #: Between two looks for a Redis that is away when the worker starts.
 _REDIS_SECONDS = 1.0
+#: A thread that computes keeps the others waiting for this long, at each reply of Redis; Python's
+#: default is 5 ms.
+_SWITCH_SECONDS = 0.001
 #: The last events are sent within this time.
 _LAST_EVENTS_SECONDS = 1.0
 
@@ -141,6 +144,7 @@ class Worker:
 
     def run(self) -> None:
         """Run jobs until told to stop."""
+        sys.setswitchinterval(_SWITCH_SECONDS)
         self._await_schema()
         signals.setup_logging.connect(lambda **_: configure_logs(), weak=False)
         signals.worker_ready.connect(lambda **_: self._start(), weak=False)

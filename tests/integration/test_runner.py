@@ -14,7 +14,6 @@ from shared.errors import (
 )
 from shared.jobs import Job, JobKind, JobState, Progress
 from shared.ledger import Ledger, NewJob, Want
-from shared.ledger.schema import schema_prefix
 from shared.settings import LedgerSettings
 from tests.processes import wait_until
 from workers.context import JobContext, Work
@@ -228,18 +227,6 @@ def test_end_is_written_through_an_outage_of_redis(
 
     job = bench.run(work)
     assert (job.state, job.result) == (JobState.SUCCEEDED, {"done": True})
-
-
-def test_tokens_arrive_in_order(bench: Bench, redis_client: "redis.Redis") -> None:
-    def work(context: JobContext) -> dict[str, Any]:
-        for piece in ("Hello", ", ", "world"):
-            context.emit(piece)
-        return {}
-
-    job = bench.run(work, streams=True)
-    entries: Any = redis_client.xrange(f"{schema_prefix(bench.settings)}:events:{job.id}")
-    names = [fields["event"] for _, fields in entries]
-    assert names == ["state", "state", "token", "token", "token", "state", "done"]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,11 @@ import redis
 
 from shared.errors import UnavailableError
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Claimed, Ledger, NewJob, Want, WorkerInfo
+from shared.ledger import Claimed, Ledger, NewJob, Want
 from shared.settings import LedgerSettings
 from tests.processes import wait_until
 from workers.context import JobContext, Work
 from workers.process.heartbeat import Heartbeat
-from workers.process.report import WorkerReport
 from workers.process.runner import Runner, RunOutcome
 from workers.process.slots import Slots
 
@@ -202,45 +201,3 @@ def test_an_idle_slot_gives_a_sign_of_life_and_a_dead_one_does_not(bench: Bench)
     slots._slots[0].seen_at = 1.0
     slots._slots[0].busy = False
     assert slots.seen_at() <= time.monotonic()
-
-
-def test_a_report_that_hangs_or_fails_hides_no_worker() -> None:
-    hang, computing = threading.Event(), threading.Event()
-    announced: list[WorkerInfo] = []
-    status: Callable[[], dict[str, Any]] = lambda: {"inference": "well"}  # noqa: E731
-
-    def changing() -> dict[str, Any]:
-        computing.set()
-        return status()
-
-    presence = mock.Mock(announce=announced.append)
-    worker = WorkerInfo("gpu@a", "gpu", "a", {})
-    report = WorkerReport(presence, worker, changing, lambda: {"in_flight": 1}, 60)
-    thread = threading.Thread(target=report.run, daemon=True)
-    thread.start()
-    wait_until(lambda: announced, what="the first report")
-    assert announced[-1].status == {"inference": "well", "in_flight": 1}
-
-    def failing() -> dict[str, Any]:
-        raise RuntimeError("the engine is broken")
-
-    status = failing
-    report.changed()
-    wait_until(lambda: "report_error" in announced[-1].status, what="the report says so")
-    assert announced[-1].status["inference"] == "well", "what was known last"
-
-    def hanging() -> dict[str, Any]:
-        hang.wait(60)
-        return {"inference": "back"}
-
-    status = hanging
-    computing.clear()
-    report.changed()
-    assert computing.wait(30)
-    report.announce()
-    assert announced[-1].status["in_flight"] == 1, "the heartbeat announces the last report"
-    hang.set()
-    report.flush()
-    assert announced[-1].status["inference"] == "back"
-    report.stop()
-    thread.join(30)

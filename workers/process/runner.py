@@ -2,10 +2,8 @@
 
 import random
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from itertools import count
 
 import structlog
 
@@ -21,11 +19,12 @@ from shared.errors import (
     UnavailableError,
 )
 from shared.interruptible import interrupted_by
-from shared.jobs import Job, JobKind, JobState
+from shared.jobs import Job, JobKind, JobState, Progress
 from shared.ledger import Claimed, Ended, Ledger, NewJob, Want
 from shared.settings import LedgerSettings
 from workers.context import JobContext, Outcome, Work
 from workers.process.heartbeat import Heartbeat, RunningJob
+from workers.process.text_events import TextEvents, TextSender
 
 #: Between two tries to write an end while Redis is away.
 WRITE_RETRY_SECONDS = 1.0
@@ -51,31 +50,6 @@ class RunOutcome:
     claimed: Claimed = field(default_factory=Claimed)
 
 
-class TextEvents:
-    """A run's generated text on its way to the job's events.
-
-    Each text is sent once and in order; one that Redis missed is sent with the next.
-    """
-
-    def __init__(self, ledger: Ledger, job: Job) -> None:
-        self._ledger = ledger
-        self._job = job
-        self._numbers = count(1)
-        self._unsent: deque[tuple[int, str, str]] = deque()
-
-    def add(self, text: str, event: str = "token") -> None:
-        """Take a text, to be sent as an event of that name."""
-        self._unsent.append((next(self._numbers), text, event))
-
-    def send(self) -> bool:
-        """Send what is left; return False if the job is another worker's now."""
-        while self._unsent:
-            if not self._ledger.report_text(self._job, *self._unsent[0]):
-                return False
-            self._unsent.popleft()
-        return True
-
-
 class Runner:
     """Runs claimed jobs."""
 
@@ -93,6 +67,7 @@ class Runner:
         self._heartbeat = heartbeat
         self._works = works
         self._settings = settings
+        self._text_sender = TextSender()
 
     def run(self, running: RunningJob, next_want: NextWant = nothing) -> RunOutcome:
         """Run a job that is watched; claim what is wanted next in the call that ends it."""
@@ -100,7 +75,7 @@ class Runner:
         running.thread = threading.get_ident()
         with structlog.contextvars.bound_contextvars(job_id=job.id, kind=job.kind.value):
             log.info("job started", model=job.model, attempt=job.attempts)
-            texts = TextEvents(self._ledger, job)
+            texts = TextEvents(self._ledger, job, running.cancel, self._text_sender)
             context = self._context(running, texts)
             result, error = self._work(context)
             running.over = True
@@ -119,31 +94,21 @@ class Runner:
     def _context(self, running: RunningJob, texts: TextEvents) -> JobContext:
         job = running.job
 
-        def report(event: Callable[[], bool]) -> None:
+        def write_progress(progress: Progress) -> None:
             # A report that Redis misses fails no job: the next one brings what it said.
             try:
-                if not event():
+                if not self._ledger.report_progress(job, progress):
                     lost = LeaseLostError(f"job {job.id} belongs to another worker")
                     running.cancel.cancel(lost)
             except UnavailableError as error:
                 log.warning("report not written", reason=error.detail)
 
-        def write_text(text: str) -> None:
-            texts.add(text)
-            report(texts.send)
-
-        def write_thought(text: str) -> None:
-            texts.add(text, "thinking")
-            report(texts.send)
-
         return JobContext(
             job,
             running.cancel,
-            write_progress=lambda progress: report(
-                lambda: self._ledger.report_progress(job, progress)
-            ),
-            write_text=write_text,
-            write_thought=write_thought,
+            write_progress=write_progress,
+            write_text=texts.add,
+            write_thought=lambda text: texts.add(text, "thinking"),
         )
 
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:

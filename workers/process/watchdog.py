@@ -131,10 +131,14 @@ class Watchdog:
 
     def _silence(self) -> str | None:
         part, seconds = self._liveness.look()
-        if seconds < self._settings.deaf_seconds:
-            return None
-        if not self._redis_answers():
+        # Asked early: when Redis answers again, the parts need some time to connect.
+        if (
+            seconds >= min(_QUIET_SECONDS, self._settings.deaf_seconds)
+            and not self._redis_answers()
+        ):
             self._liveness.excuse()
+            return None
+        if seconds < self._settings.deaf_seconds:
             return None
         return f"{part} has done nothing for {seconds:.0f} s"
 
