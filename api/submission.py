@@ -1,7 +1,6 @@
 """From a validated request to a job in the ledger, and to the answer that the client asked for."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 
 import structlog
@@ -10,7 +9,7 @@ from fastapi import Response
 from api.errors import problem
 from api.views import JobView, job_response
 from api.waiting import Wait
-from shared.errors import InvalidInputError, UnavailableError
+from shared.errors import InvalidInputError, NotFoundError, UnavailableError
 from shared.jobs import Job, JobState
 from shared.ledger import AsyncLedger, Ends, NewJob
 from shared.requests import JobRequest, TimedRequest
@@ -60,17 +59,28 @@ class Submission:
                 job, children, wait.idempotency_key, self._ends.channel
             )
             if is_new:
-                # The job is accepted: if waiting is impossible, answer as if no wait was requested.
-                with suppress(UnavailableError):
-                    return await self._ends.wait(job.id, end, wait.seconds)
-                return accepted
+                return await _after(self._ends.wait(job.id, end, wait.seconds), accepted)
         return await self._ended(accepted, wait.seconds)
 
     async def _ended(self, job: Job, seconds: float) -> Job:
-        if not job.state.terminal:
-            with suppress(UnavailableError):
-                return await self._ends.ended(job.id, seconds)
-        return job
+        if job.state.terminal:
+            return job
+        return await _after(self._ends.ended(job.id, seconds), job)
+
+
+async def _after(wait: Awaitable[Job], accepted: Job) -> Job:
+    """Return an accepted job as it is after a wait."""
+    try:
+        return await wait
+    except UnavailableError:
+        # If waiting is impossible, answer as if no wait was requested.
+        return accepted
+    except NotFoundError as error:
+        raise UnavailableError(
+            "a failover of Redis lost the job: submit it again",
+            code="redis_unavailable",
+            service="Redis",
+        ) from error
 
 
 def check_timeout(settings: LedgerSettings, request: JobRequest, field: str = "") -> None:

@@ -105,11 +105,12 @@ class Platform:
     def _launch(self, name: str) -> None:
         log = self.directory / f"{name}.log"
         self._begins[name] = len(self.log(name)) if log.exists() else 0
-        env = self.env | self._host_env(name.partition("-")[2])
+        env = self.env | self._own_env(name)
         self._processes[name] = start(self._command(name), log=log, env=env)
 
-    def _host_env(self, host: str) -> dict[str, str]:
+    def _own_env(self, name: str) -> dict[str, str]:
         """Return what a worker of one of several hosts has to itself: hosts share no directory."""
+        host = name.partition("-")[2]
         if host not in self.hosts:
             return {}
         return {

@@ -201,8 +201,8 @@ class Ledger:
 
         ``ok``; ``cancel``: the client asked for it; ``late``: the deadline has passed; ``lost``:
         the job is another worker's, or has ended. ``warm`` are the affinities of the models that
-        are warm at the worker, each with the seconds that a load takes (0: unknown); None if they
-        have not changed. A worker that leaves has none.
+        are warm at the worker, each with the seconds that a load takes (0: unknown); None if it
+        has no models at all. A worker that leaves has none.
         """
         runs = json.dumps([[str(part) for part in _run_of(job)] for job in jobs])
         loads = {name: round(seconds * 1000) for name, seconds in (warm or {}).items()}

@@ -394,7 +394,7 @@ function operations.delegate(id, fence, nonce, child, text)
 end
 
 -- worker, runs (JSON list of {id, fence, nonce}), loads of warm models by affinity (JSON object
--- of milliseconds) or '' if unchanged.
+-- of milliseconds) or '' for a worker without models.
 -- Returns for each run ok, cancel, late or lost.
 function operations.renew(worker, runs, warm)
   local answers = {}
@@ -419,12 +419,12 @@ function operations.renew(worker, runs, warm)
     end
     if #fields > 0 then
       redis.call('HSET', key('warm', worker), unpack(fields))
+      redis.call('PEXPIRE', key('warm', worker), lease)
       redis.call('SADD', key('warm_workers'), worker)
     else
       redis.call('SREM', key('warm_workers'), worker)
     end
   end
-  redis.call('PEXPIRE', key('warm', worker), lease)
   return answers
 end
 

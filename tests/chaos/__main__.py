@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, help=f"default: {JOBS} a minute")
     parser.add_argument("--faults", type=int, help=f"default: {FAULTS} a minute")
     parser.add_argument("--report", type=Path, default=Path(".lifecycle/chaos.json"))
+    parser.add_argument("--keep", action="store_true", help="keep logs and data in any case")
     parsed = parser.parse_args()
     seed = secrets.randbelow(10**6) if parsed.seed is None else parsed.seed
     console = Console()
@@ -48,11 +49,11 @@ def main() -> int:
     report.write(parsed.report)
     report.show(console)
     console.print(f"report: {parsed.report}")
-    if report.passed:
+    if report.passed and not parsed.keep:
         shutil.rmtree(directory)
-        return 0
-    console.print(f"logs and data are kept in {directory}")
-    return 1
+    else:
+        console.print(f"logs and data are kept in {directory}")
+    return 0 if report.passed else 1
 
 
 if __name__ == "__main__":

@@ -23,13 +23,25 @@ ANSWER_SECONDS = 15.0
 ABANDON_SECONDS = 0.01
 
 
+@dataclass(frozen=True)
+class Told:
+    """How a job ended, as a client was told."""
+
+    state: str
+    finished_at: str
+    #: When the client was told.
+    at: float
+
+
 @dataclass
 class Order:
     """A submission, and what the client has seen of its job."""
 
     submission: Submission
-    #: More than one is a violation.
-    job_ids: set[str] = field(default_factory=set)
+    #: Ids of its job, and when the front had accepted it at the latest; there may be only one.
+    accepted: dict[str, float] = field(default_factory=dict)
+    #: The end of its job, where the answer to the submit told it.
+    told: Told | None = None
     #: The front's refusal, if it refused what it should not.
     refused: str | None = None
     #: Whether a cancel was accepted.
@@ -44,9 +56,19 @@ class Order:
     seen: list[str] = field(default_factory=list)
 
     @property
+    def job_ids(self) -> set[str]:
+        """The ids of its job."""
+        return set(self.accepted)
+
+    @property
     def job_id(self) -> str:
-        """The job's id."""
-        return next(iter(self.job_ids))
+        """The job's id; the one of the last answer."""
+        return next(reversed(self.accepted))
+
+
+def made_at(job_id: str) -> float:
+    """Return when an API process made a job's id, just before it wrote the job down."""
+    return int(job_id.replace("-", "")[:12], 16) / 1000
 
 
 class Driver:
@@ -128,8 +150,11 @@ class Driver:
             timeout=ANSWER_SECONDS + submission.wait,
         )
         # A job that failed while the client waited is answered with its problem.
-        if job_id := _document(response).get("job_id"):
-            order.job_ids.add(job_id)
+        job, now = _document(response), time.time()
+        if job_id := job.get("job_id"):
+            order.accepted.setdefault(job_id, now)
+            if job.get("finished_at"):
+                order.told = Told(job["state"], job["finished_at"], now)
         else:
             order.refused = f"{response.status_code}: {response.text[:300]}"
 
@@ -140,7 +165,10 @@ class Driver:
             headers = {"Last-Event-ID": order.seen[-1]} if order.seen else {}
             try:
                 async with self._http.stream("GET", path, headers=headers, timeout=30) as answer:
-                    done = answer.status_code == 200 and await _read(answer, order.seen)
+                    # 204: there is nothing more. 404: a failover of Redis lost the job.
+                    done = answer.status_code in {204, 404} or (
+                        answer.status_code == 200 and await _read(answer, order.seen)
+                    )
             except httpx.TransportError as error:
                 self._count(type(error).__name__)
             if not done:

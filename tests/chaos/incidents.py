@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.chaos.schedule import FaultKind
@@ -15,19 +16,34 @@ class Incident:
     kind: FaultKind
     began: float
     ended: float | None = None
-    #: Exchanges that failed, hints that were sent, and the like.
+    #: Exchanges that failed, entries that were added, and the like.
     hits: int = 0
     #: The jobs that the process held, with their fences, if a worker was hit.
     held: dict[str, int] = field(default_factory=dict)
     #: When each of them was claimed again, or had ended.
     resumed: dict[str, float] = field(default_factory=dict)
-    #: When the process' kind did something again.
-    recovered: float | None = None
 
     @property
     def place(self) -> str:
         """What was hit: the word after the fault's own."""
         return self.kind.value.split()[1]
+
+    def overlap(self, since: float, until: float) -> float:
+        """Return for how many seconds of a time it lasted."""
+        ended = until if self.ended is None else self.ended
+        return max(min(ended, until) - max(self.began, since), 0.0)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """The time in which all was lost that Redis was told."""
+
+    since: float
+    until: float
+
+    def meets(self, since: float, until: float) -> bool:
+        """Return whether any of a time lies within it."""
+        return since <= self.until and until >= self.since
 
 
 class Incidents:
@@ -39,6 +55,8 @@ class Incidents:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._all: list[Incident] = []
+        #: What failovers lost.
+        self.losses: list[Loss] = []
         #: How often a worker was killed, or slept, while it ran a job.
         self.struck: Counter[str] = Counter()
 
@@ -55,6 +73,10 @@ class Incidents:
         with self._lock:
             return list(self._all)
 
+    def of(self, *kinds: FaultKind) -> list[Incident]:
+        """Return those of some kinds."""
+        return [incident for incident in self.all() if incident.kind in kinds]
+
     def hit(self, place: str, start: float, end: float) -> bool:
         """Return whether something at a place went wrong within a time."""
         return any(
@@ -63,3 +85,23 @@ class Incidents:
             and (incident.ended is None or incident.ended + self.ECHO_SECONDS >= start)
             for incident in self.all()
         )
+
+    def lost(self, since: float, until: float) -> bool:
+        """Return whether a failover lost what Redis was told within a time."""
+        return any(loss.meets(since, until) for loss in self.losses)
+
+    def worker_losses(
+        self, deaths: Iterable[float], lease_seconds: float, since: float, until: float
+    ) -> int:
+        """Return how often a job may have lost its worker within a time.
+
+        A worker ended, or slept for so long that its leases ran out; or a failover lost the end of
+        a run, whose lease runs out as nobody renews it any longer.
+        """
+        sleeps = [
+            incident.ended
+            for incident in self.of(FaultKind.STOP_CPU, FaultKind.STOP_GPU)
+            if incident.ended and incident.ended - incident.began > lease_seconds - 1
+        ]
+        moments = [*deaths, *sleeps, *(loss.until for loss in self.losses)]
+        return sum(since - 1 <= moment <= until + 1 for moment in moments)

@@ -17,8 +17,7 @@ from shared.jobs import JobState
 from shared.ledger import Filter, connect
 from shared.ledger.schema import celery_queue
 from shared.queue import DOWNLOADS, INFERENCE, REGISTRATIONS, UPLOADS
-from shared.settings import Settings
-from tests.chaos.incidents import Incident, Incidents
+from tests.chaos.incidents import Incident, Incidents, Loss
 from tests.chaos.proxy import FaultyProxy, WireFault
 from tests.chaos.schedule import PlannedFault
 from tests.chaos.stack import CPU, GPU, ChaosStack
@@ -29,6 +28,7 @@ _EFFECTS = {
     "mlflow": r"^POST .*(create|set-tag|alias)",
     "api": r"^POST /(models|inference|jobs)",
 }
+_SIGNALS = {"kill": signal.SIGKILL, "term": signal.SIGTERM}
 _PROCESSES = {"cpu": CPU, "gpu": GPU, "api": ("api",), "redis": ("redis",)}
 _QUEUES = (DOWNLOADS, UPLOADS, REGISTRATIONS, INFERENCE)
 #: Left free on a disk that is said to be full.
@@ -51,8 +51,12 @@ class Injector:
         self._disks = disks
         self._incidents = incidents
         self._lifted = threading.Event()
+        #: Redis is killed, stopped or exchanged by one fault at a time.
+        self._redis_process = threading.Lock()
         self._pool = ThreadPoolExecutor(32, thread_name_prefix="fault")
-        self._settings = Settings(redis=stack.redis_settings, ledger=stack.ledger_settings)
+        with connect(stack.redis_settings) as client:
+            #: Whether Redis' clock can be stepped on this machine.
+            self.has_clock = stack.clock.can_step(client)
 
     @property
     def has_disks(self) -> bool:
@@ -78,25 +82,35 @@ class Injector:
             each.result()
 
     def _carry_out(self, fault: PlannedFault) -> None:
-        _, place = fault.kind.value.split()
-        match fault.kind.value.split():
-            case ["kill", _]:
-                self._hit(signal.SIGKILL, fault, place)
-            case ["term", _]:
-                self._hit(signal.SIGTERM, fault, place)
-            case ["stop", _]:
+        deed, place = fault.kind.value.split()
+        if place != "redis" or deed == "cut":
+            self._do(fault, deed, place)
+            return
+        with self._redis_process:
+            if not self._lifted.is_set():
+                self._do(fault, deed, place)
+
+    def _do(self, fault: PlannedFault, deed: str, place: str) -> None:
+        match deed, place:
+            case "kill" | "term", _:
+                self._hit(_SIGNALS[deed], fault, place)
+            case "stop" | "freeze", _:
                 self._stop(fault, place)
-            case ["flush", "queues"]:
+            case "failover", _:
+                self._fail_over(fault)
+            case "forward" | "backward", _:
+                self._step(fault, fault.seconds if deed == "forward" else -fault.seconds)
+            case "flush", _:
                 self._to_queues(fault, lambda client, lists: client.delete(*lists))
-            case ["cut", "redis"]:
+            case "cut", "redis":
                 self._to_queues(
                     fault, lambda client, _: client.client_kill_filter(_type="normal", skipme=True)
                 )
-            case ["extra", "entries"]:
+            case "extra", _:
                 self._to_queues(
                     fault, lambda client, lists: self._add_entries(client, lists, fault.number)
                 )
-            case ["full", _]:
+            case "full", _:
                 self._fill(fault, place)
             case _:
                 self._break_wire(fault, place)
@@ -115,10 +129,24 @@ class Injector:
         pid = self._stack.pid(name)
         incident = self._incidents.begin(fault.kind, self._held(name))
         self._stack.signal(name, signal.SIGSTOP)
-        incident.hits = 1
-        self._lifted.wait(fault.seconds)
+        # One that ends early, with the run, was no such fault.
+        incident.hits = 0 if self._lifted.wait(fault.seconds) else 1
         with suppress(ProcessLookupError):  # killed in its sleep
             os.kill(pid, signal.SIGCONT)
+        incident.ended = time.time()
+
+    def _fail_over(self, fault: PlannedFault) -> None:
+        incident = self._incidents.begin(fault.kind)
+        self._incidents.losses.append(Loss(*self._stack.fail_over()))
+        incident.hits = 1
+        self._watch(incident, "redis")
+
+    def _step(self, fault: PlannedFault, seconds: float) -> None:
+        if not self.has_clock:
+            return
+        incident = self._incidents.begin(fault.kind)
+        self._stack.clock.step(seconds)
+        incident.hits = 1
         incident.ended = time.time()
 
     def _one(self, fault: PlannedFault, place: str) -> str:

@@ -39,7 +39,7 @@ class Judge:
         if code == "batch_incomplete":
             return code
         if code == "crashed":
-            struck = self._incidents.struck[job["job_id"]]
+            struck = self._incidents.struck[job["job_id"]] + len(self._incidents.losses)
             return code if struck >= self._max_crashes else None
         places = _PLACES.get(code, ())
         return code if any(self._incidents.hit(each, since, now) for each in places) else None

@@ -1,14 +1,14 @@
 """How long the stack took to go on after each kill."""
 
 import statistics
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from shared.ledger import connect
-from tests.chaos.incidents import Incident
-from tests.chaos.stack import ChaosStack
+from tests.chaos.clock import SteppedClock
+from tests.chaos.driver import made_at
+from tests.chaos.incidents import Incidents
+from tests.chaos.schedule import FaultKind
 
 Json = dict[str, Any]
 
@@ -38,39 +38,35 @@ class Recovery:
         return statistics.median(self.service) if self.service else 0.0
 
 
-def recoveries(
-    incidents: Iterable[Incident], stack: ChaosStack, jobs: dict[str, Json]
-) -> list[Recovery]:
+def recoveries(incidents: Incidents, clock: SteppedClock, jobs: dict[str, Json]) -> list[Recovery]:
     """Return the recovery from kills, by what was killed."""
-    claims = _claims(stack, jobs)
+    claims = _claims(clock, jobs)
     claims["redis"] = sorted(claims["cpu"] + claims["gpu"])
-    claims["api"] = sorted(
-        datetime.fromisoformat(job["created_at"]).timestamp() for job in jobs.values()
-    )
+    claims["api"] = sorted(map(made_at, jobs))
     found = {place: Recovery(place, [], []) for place in ("cpu", "gpu", "api", "redis")}
-    for incident in incidents:
+    for incident in incidents.all():
         if not incident.kind.startswith("kill"):
             continue
-        recovery = found[incident.place]
-        following = next((at for at in claims[incident.place] if at > incident.began), None)
+        recovery, began = found[incident.place], incident.began
+        following = next((at for at in claims[incident.place] if at > began), None)
         if following is not None:
-            recovery.service.append(following - incident.began)
-        recovery.jobs.extend(at - incident.began for at in incident.resumed.values())
+            recovery.service.append(following - began - _stopped(incidents, began, following))
+        recovery.jobs.extend(at - began for at in incident.resumed.values())
     return list(found.values())
 
 
-def _claims(stack: ChaosStack, jobs: dict[str, Json]) -> dict[str, list[float]]:
-    """Return when jobs were claimed, by the kind of worker, on Redis' clock, which is ours."""
-    client = connect(stack.redis_settings)
+def _claims(clock: SteppedClock, jobs: dict[str, Json]) -> dict[str, list[float]]:
+    """Return when jobs were first claimed, by the kind of worker."""
     claims: dict[str, list[float]] = {"cpu": [], "gpu": []}
     for job_id, job in jobs.items():
-        if job["kind"] == "batch_download":
+        if job["kind"] == "batch_download" or not job["started_at"]:
             continue
-        entries: Any = client.xrange(f"{stack.ledger_settings.prefix}:events:{job_id}")
-        claims[_WORKER.get(job["kind"], "cpu")] += [
-            int(event_id.partition("-")[0]) / 1000
-            for event_id, fields in entries
-            if fields["event"] == "state" and '"running"' in fields["data"]
-        ]
-    client.close()
+        started = datetime.fromisoformat(job["started_at"]).timestamp()
+        claims[_WORKER.get(job["kind"], "cpu")].append(clock.to_own(started, made_at(job_id)))
     return {place: sorted(times) for place, times in claims.items()}
+
+
+def _stopped(incidents: Incidents, since: float, until: float) -> float:
+    """Return for how long of a time Redis stood still by another fault."""
+    stops = incidents.of(FaultKind.STOP_REDIS, FaultKind.FREEZE_REDIS)
+    return sum(each.overlap(since, until) for each in stops)

@@ -39,6 +39,11 @@ class Report:
     #: Why clients tried jobs again.
     retries: dict[str, int]
     recoveries: list[Recovery]
+    #: Jobs that Redis forgot as they were accepted in a second that a failover lost.
+    forgotten: int
+    #: Runs that lost their worker, and jobs that do no deed and were failed for that.
+    lost_runs: int
+    crashed: int
     violations: list[Violation]
     #: What could not be done on this machine.
     notes: list[str]
@@ -61,6 +66,10 @@ class Report:
         for name in ("exits", "answers", "retries"):
             counts: dict[str, int] = getattr(self, name)
             console.print(f"{name}: " + ", ".join(f"{v} {k}" for k, v in sorted(counts.items())))
+        console.print(
+            f"{self.lost_runs} runs lost their worker; {self.crashed} good jobs crashed; "
+            f"{self.forgotten} jobs were forgotten in the lost second of a failover"
+        )
         for note in self.notes:
             console.print(f"note: {note}")
         for violation in self.violations:
@@ -108,9 +117,17 @@ def summarize(
         answers={},
         retries=dict(Counter(reason for order in orders for reason in order.retried)),
         recoveries=[],
+        forgotten=len(books.forgotten),
+        lost_runs=sum(books.crashes.values()),
+        crashed=sum(_crashed(order, books) for order in orders if not order.submission.deed),
         violations=books.violations,
         notes=[],
     )
+
+
+def _crashed(order: Order, books: Books) -> int:
+    errors = [books.jobs[each]["error"] or {} for each in order.job_ids & books.jobs.keys()]
+    return [*order.retried, *(error.get("code") for error in errors)].count("crashed")
 
 
 def _jobs_table(jobs: dict[str, dict[str, int]]) -> Table:

@@ -96,7 +96,7 @@ class Run:
             if task.done():
                 task.result()
             task.cancel()
-        await accounting.look_at_all(self.driver, self.books, before)
+        await accounting.look_at_all(self.driver, self.books, before, self.incidents)
         await self.driver.close()
 
     async def _sweep(self) -> None:
@@ -206,7 +206,9 @@ def _port(url: str) -> int:
 def _report(this: Run, world: World, mlflow_url: str, lakefs: LakeFSSettings) -> Report:
     books, orders = this.books, this.driver.orders
     accounting.judge_all(orders, this.judge, books)
-    accounting.check_events(orders, this.stack, books)
+    accounting.check_events(orders, this.stack, this.incidents, books)
+    accounting.check_ends(orders, this.stack, this.incidents, books)
+    accounting.check_crashes(this.stack, this.incidents, books)
     accounting.check_answers(orders, books)
     effects.check_staging(books, this.stack.staging, world.digests)
     effects.check_snapshots(books, this.stack.snapshots, world.digests)
@@ -216,10 +218,12 @@ def _report(this: Run, world: World, mlflow_url: str, lakefs: LakeFSSettings) ->
     options = this.options
     report = summarize(options.seed, options.seconds, orders, books, incidents, this.stack.exits)
     report.answers = this.driver.answers
-    report.recoveries = recoveries(incidents, this.stack, books.jobs)
+    report.recoveries = recoveries(this.incidents, this.stack.clock, books.jobs)
     for each in report.recoveries:
         if each.worst > RECOVERY_SECONDS:
             books.wrong("recovery", each.place, f"{each.worst:.1f} s after a kill")
     if not this.injector.has_disks:
         report.notes.append("no file system could be mounted: no disk was full")
+    if not this.injector.has_clock:
+        report.notes.append("no libfaketime that works here: Redis' clock never stepped")
     return report

@@ -22,6 +22,13 @@ class FaultKind(StrEnum):
     STOP_GPU = "stop gpu"
     STOP_API = "stop api"
     STOP_REDIS = "stop redis"
+    #: Stopped for longer than a lease.
+    FREEZE_REDIS = "freeze redis"
+    #: A replica takes its place that lacks the last second.
+    FAILOVER_REDIS = "failover redis"
+    #: Redis' clock steps by more than a lease, and stays so.
+    CLOCK_FORWARD = "forward clock"
+    CLOCK_BACKWARD = "backward clock"
     TERM_CPU = "term cpu"
     TERM_GPU = "term gpu"
     TERM_API = "term api"
@@ -75,7 +82,7 @@ class PlannedFault:
 
     at: float
     kind: FaultKind
-    #: How long it lasts, where it does.
+    #: How long it lasts, where it does; by how much a clock steps.
     seconds: float
     #: Which of several processes, or how many exchanges, hints or keys.
     number: int
@@ -124,6 +131,10 @@ def _faults(
 
 
 def _lasts(rng: random.Random, kind: FaultKind, lease_seconds: float) -> float:
+    if kind is FaultKind.FREEZE_REDIS:
+        return lease_seconds * rng.uniform(1.1, 1.6)
+    if kind in {FaultKind.CLOCK_FORWARD, FaultKind.CLOCK_BACKWARD}:
+        return lease_seconds * rng.uniform(1.2, 4)
     if kind in {FaultKind.STOP_CPU, FaultKind.STOP_GPU}:
         return lease_seconds * rng.uniform(0.2, 1.8)  # some outsleep their leases
     return min(lease_seconds, 8) * rng.uniform(0.2, 1)

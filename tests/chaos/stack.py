@@ -7,13 +7,16 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
 from embedded.hub.process import HubProcess
+from embedded.redis import redis_command
 from shared.ledger import Ledger, connect
 from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings
+from tests.chaos.clock import SteppedClock
+from tests.chaos.failover import replica
 from tests.chaos.misbehaviour import install
 from tests.platform import Platform
 from tests.processes import listens
@@ -23,6 +26,8 @@ CPU, GPU = ("cpu-1", "cpu-2"), ("gpu-1", "gpu-2")
 #: The size of the disk of a small file system; of models there is a tenth of it.
 DISK_BYTES = 512 * 1024 * 1024
 RESTART_SECONDS = 0.5
+#: How long a replica that takes over has not heard of its primary.
+LOST_SECONDS = 1.0
 
 
 class ChaosStack(Platform):
@@ -43,6 +48,10 @@ class ChaosStack(Platform):
             }
         )
         self.ledger = Ledger(connect(self.redis_settings), self.ledger_settings)
+        self.clock = SteppedClock(directory / "clock")
+        #: Where the Redis of now keeps its data.
+        self._redis_directory = directory
+        self._failovers = 0
         plugin = directory / "plugin"
         install(plugin)
         self.env |= {
@@ -56,10 +65,16 @@ class ChaosStack(Platform):
             "OMP_NUM_THREADS": "1",
             "WORKER_CPU_CONCURRENCY": "4",
             "WORKER_BRANCH_SWEEP_SECONDS": "2",
+            # The books are made when all has ended.
+            "LEDGER_EVENTS_SECONDS": "7200",
         }
         #: Ends of processes by name and exit status.
         self.exits: Counter[str] = Counter()
+        #: When which workers ended, for whatever reason.
+        self.deaths: list[tuple[float, str]] = []
         self._stopping = threading.Event()
+        #: Held while processes are exchanged.
+        self._exchanging = threading.Lock()
         self._keeper = threading.Thread(target=self._keep, name="keeper")
 
     def signal(self, name: str, number: signal.Signals) -> None:
@@ -71,6 +86,22 @@ class ChaosStack(Platform):
         """Return whether something listens where Redis or the front should."""
         return listens(self.redis_port if name == "redis" else self.api_port)
 
+    def fail_over(self) -> tuple[float, float]:
+        """Put a replica in the place of Redis; return the times between which writes are lost."""
+        self._failovers += 1
+        directory = self.directory / f"redis-{self._failovers}"
+        with ExitStack() as exchanging:
+            with replica(directory, self.clock.env()) as successor:
+                since = successor.follow(self.redis_port)
+                successor.cut_off()
+                time.sleep(LOST_SECONDS)
+                exchanging.enter_context(self._exchanging)
+                self.kill("redis")
+                until = time.time()
+            self._redis_directory = directory
+            self._launch("redis")
+        return since, until
+
     def processes(self) -> dict[str, int]:
         """Return the processes' ids."""
         return {name: process.pid for name, process in self._processes.items()}
@@ -78,11 +109,25 @@ class ChaosStack(Platform):
     def _keep(self) -> None:
         """Start again what ended, for whatever reason, as any supervisor would."""
         while not self._stopping.wait(0.1):
-            for name, process in list(self._processes.items()):
-                if (status := process.poll()) is not None:
-                    self.exits[f"{name.partition('-')[0]} {status}"] += 1
-                    time.sleep(RESTART_SECONDS)
-                    self._launch(name)
+            with self._exchanging:
+                for name, process in list(self._processes.items()):
+                    if (status := process.poll()) is not None:
+                        self._start_again(name, status)
+
+    def _start_again(self, name: str, status: int) -> None:
+        self.exits[f"{name.partition('-')[0]} {status}"] += 1
+        if name in {*CPU, *GPU}:
+            self.deaths.append((time.time(), name))
+        time.sleep(RESTART_SECONDS)
+        self._launch(name)
+
+    def _command(self, name: str) -> list[str]:
+        if name == "redis":
+            return redis_command(self.redis_port, self._redis_directory)
+        return super()._command(name)
+
+    def _own_env(self, name: str) -> dict[str, str]:
+        return self.clock.env() if name == "redis" else super()._own_env(name)
 
     def __enter__(self) -> Self:
         self.start("redis", "api", *CPU, *GPU)

@@ -24,7 +24,12 @@ def platform(
     root, directory = tmp_path_factory.mktemp("hub"), tmp_path_factory.mktemp("fuzz")
     publish(root, SMOL["model_name"], tiny_llama(directory / "model"))
     with HubProcess(root) as hub, ollama_server(Model("qwen3:0.6b")) as ollama:
-        env = {"OLLAMA_HOST": ollama.url, "API_ADMIN_KEY": KEY}
+        env = {
+            "OLLAMA_HOST": ollama.url,
+            "API_ADMIN_KEY": KEY,
+            # A deployment may refuse longer time-outs than this; OpenAPI knows only the longest.
+            "LEDGER_MAX_SECONDS": str(30 * 86400),
+        }
         platform = Platform(directory, mlflow_server, lakefs_server, hub, **env)
         platform.http.headers["Authorization"] = f"Bearer {KEY}"
         with platform:

@@ -14,6 +14,7 @@ from shared.settings import LedgerSettings, RedisSettings
 from tests.claims import claim_next, download, want
 from tests.integration.workplace import Workplace
 from tests.processes import wait_until
+from workers.process.heartbeat import Heartbeat
 
 SLOTS = 4
 MANY = 5000
@@ -160,6 +161,18 @@ def test_a_job_is_left_to_a_worker_where_its_model_is_warm_for_as_long_as_a_load
     assert clockwork.claim("gpu@b", model=1) == [first]
     clockwork.advance(step)
     assert clockwork.claim("gpu@a") == [second]
+
+
+def test_a_worker_whose_warm_models_redis_forgot_has_them_again_with_its_next_beat(
+    clockwork: Clockwork, redis_client: "redis.Redis", ledger_settings: LedgerSettings
+) -> None:
+    loads = {"model": 3.0}
+    beating = Heartbeat("gpu@b", clockwork.ledger, 60, lambda: None, warm_loads=lambda: loads)
+    beating.beat()
+    assert redis_client.delete(f"{ledger_settings.prefix}:2:warm:gpu@b") == 1
+    beating.beat()
+    clockwork.submit("model")
+    assert isinstance(clockwork.claim("gpu@a"), float), "it is left to the other worker"
 
 
 def test_a_job_is_left_to_nobody_where_no_worker_has_its_model(clockwork: Clockwork) -> None:

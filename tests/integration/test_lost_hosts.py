@@ -12,6 +12,7 @@ from shared.queue import UPLOADS, uploads_of
 from shared.requests import DownloadRequest
 from shared.settings import LedgerSettings
 from tests.claims import claim, claim_next
+from tests.processes import wait_until
 from workers.process.reconciler import LostHostRecovery
 
 PLACED = Placed(
@@ -83,6 +84,29 @@ def test_an_upload_that_nobody_can_download_again_fails_and_says_so(
     assert ended.error is not None
     assert (ended.error.code, ended.error.retryable) == ("host_lost", True)
     assert "'gone'" in ended.error.detail
+
+
+def test_a_host_that_redis_forgot_for_a_moment_is_not_lost(
+    ledger: Ledger, presence: Presence, placement: Placement, queued: Callable[[str], Job]
+) -> None:
+    """After an outage of Redis nobody is known to be alive, and all jobs have waited for long."""
+    job = queued(uploads_of("here"))
+    recovery = LostHostRecovery(ledger, presence, placement, 0.2)
+    wait_until(lambda: (datetime.now(UTC) - job.available_at).total_seconds() > 0.2)
+    recovery.recover()
+    presence.announce(WorkerInfo("cpu@here", "cpu", "here", {}))
+    wait_until(lambda: (datetime.now(UTC) - job.available_at).total_seconds() > 0.5)
+    recovery.recover()
+    presence.leave("cpu@here")
+    recovery.recover()
+    assert ledger.get(job.id).queue == uploads_of("here")
+    assert ledger.get(job.id).state is JobState.QUEUED
+
+    def is_lost() -> bool:
+        recovery.recover()
+        return ledger.get(job.id).state is JobState.FAILED
+
+    wait_until(is_lost, 10, "the host is lost once it was silent for long")
 
 
 def test_jobs_that_somebody_can_do_are_left(

@@ -68,6 +68,28 @@ def test_many_wait_at_once_for_one_push(
     assert [each.json().get("state") for each in asyncio.run(answers())] == ["succeeded"] * MANY
 
 
+def test_a_submit_whose_job_a_failover_lost_is_to_be_sent_again(
+    redis_settings: RedisSettings,
+    ledger_settings: LedgerSettings,
+    ledger: Ledger,
+    redis_client: "redis.Redis",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.ledger.ends.POLL_SECONDS", 0.1)
+
+    async def answer() -> httpx.Response:
+        async with front(redis_settings, ledger_settings) as client:
+            call = asyncio.create_task(client.post("/models/download?wait=60", json=DOWNLOAD))
+            await asyncio.to_thread(wait_until, lambda: ledger.page()[0])
+            for key in redis_client.scan_iter(f"{ledger_settings.prefix}:*"):
+                redis_client.delete(key)
+            return await call
+
+    refused = asyncio.run(answer())
+    assert (refused.status_code, refused.json()["code"]) == (503, "redis_unavailable")
+    assert int(refused.headers["retry-after"]) > 0
+
+
 def test_an_end_whose_push_is_lost_is_learnt_all_the_same(
     redis_settings: RedisSettings,
     ledger_settings: LedgerSettings,

@@ -1,5 +1,6 @@
 """What the watchdog makes of what it sees, and what it leaves alone."""
 
+from collections.abc import Callable
 from unittest.mock import create_autospec
 
 import pytest
@@ -94,7 +95,7 @@ def watchdog(
     liveness: ConsumerLiveness,
     heartbeat: Heartbeat | None = None,
     *,
-    redis_answers: bool = True,
+    redis_answers: Callable[[], bool] = lambda: True,
 ) -> Watchdog:
     ledger = create_autospec(Ledger)
     return Watchdog(
@@ -102,7 +103,7 @@ def watchdog(
         heartbeat or Heartbeat("cpu@a", ledger, 1, lambda: None),
         liveness,
         WorkerSettings(deaf_seconds=DEAF_SECONDS, stuck_seconds=5),
-        redis_answers=lambda: redis_answers,
+        redis_answers=redis_answers,
         leave=lambda _: None,
     )
 
@@ -119,10 +120,23 @@ def test_a_worker_with_a_part_that_does_nothing_leaves(
 
 
 def test_a_redis_that_is_away_makes_nobody_leave(clock: Clock, liveness: ConsumerLiveness) -> None:
-    dog = watchdog(liveness, redis_answers=False)
+    dog = watchdog(liveness, redis_answers=lambda: False)
     for _ in range(60):
         clock.now += 1
         assert dog.look() is None
+
+
+@pytest.mark.parametrize("away_seconds", [5, 14, 15, 29, 30, 60])
+def test_a_part_has_time_to_connect_once_redis_answers_again(
+    clock: Clock, liveness: ConsumerLiveness, part: Part, away_seconds: int
+) -> None:
+    back_at = clock.now + away_seconds
+    dog = watchdog(liveness, redis_answers=lambda: clock.now >= back_at)
+    while clock.now < back_at + 8:
+        clock.now += 1
+        assert dog.look() is None
+    part.live()
+    assert dog.look() is None
 
 
 def test_a_run_whose_end_waits_for_redis_is_not_stuck(liveness: ConsumerLiveness) -> None:

@@ -73,7 +73,6 @@ class Heartbeat:
         self._on_beat = on_beat
         self._max_seconds = max_seconds
         self._warm_loads = warm_loads
-        self._reported: dict[str, float] | None = None
         self._running: dict[str, RunningJob] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
@@ -113,10 +112,9 @@ class Heartbeat:
             log.warning("not announced", reason=error.detail)
 
     def _renew(self, runs: list[RunningJob]) -> None:
-        loads = dict(self._warm_loads()) if self._warm_loads else None
-        changed = loads if loads != self._reported else None
-        answers = self._ledger.renew(self._worker, [running.job for running in runs], changed)
-        self._reported = loads
+        # At each beat, as Redis forgets it when it stands still or its clock steps.
+        loads = self._warm_loads() if self._warm_loads else None
+        answers = self._ledger.renew(self._worker, [running.job for running in runs], loads)
         for running in runs:
             answer = answers[running.job.id]
             if answer in _ORDERS:

@@ -1,6 +1,7 @@
 """Moves lost and late jobs on, and those that wait for hosts that are gone; in every worker."""
 
 import threading
+import time
 from datetime import UTC, datetime
 
 import structlog
@@ -31,19 +32,33 @@ class LostHostRecovery:
         self._placement = placement
         self._inference_queues = InferenceQueues(presence)
         self._patience_seconds = patience_seconds
+        #: Hosts for which jobs wait, and since when this process has seen no worker there.
+        self._silent_since: dict[str, float] = {}
 
     def recover(self) -> None:
         """Take the jobs that have waited too long from every queue whose workers are gone."""
-        for depth in self._ledger.counts().queues:
-            if depth.queued:
-                self._recover(depth.queue)
+        queues = [depth.queue for depth in self._ledger.counts().queues if depth.queued]
+        self._watch({host for queue in queues if (host := host_of(queue))})
+        for queue in queues:
+            self._recover(queue)
+
+    def _watch(self, hosts: set[str]) -> None:
+        """Note which hosts are silent.
+
+        The time is measured here. After an outage of Redis, or a step of its clock, no worker is
+        known for a moment, whatever time the jobs have waited by then.
+        """
+        if hosts:
+            hosts -= {each.host for each in self._presence.workers() if each.kind == "cpu"}
+        since, now = self._silent_since, time.monotonic()
+        self._silent_since = {host: since.get(host, now) for host in hosts}
 
     def _recover(self, queue: str) -> None:
         if queue == INFERENCE_OLLAMA:
             self._give_to_gpu_workers()
             return
         host = host_of(queue)
-        if host is None or self._is_alive(host):
+        if host is None or not self._is_lost(host):
             return
         for job in self._ledger.waiting(queue):
             waited = datetime.now(UTC) - job.available_at
@@ -71,9 +86,9 @@ class LostHostRecovery:
         )
         return self._ledger.abandon(job, error.info())
 
-    def _is_alive(self, host: str) -> bool:
-        workers = self._presence.workers()
-        return any(worker.kind == "cpu" and worker.host == host for worker in workers)
+    def _is_lost(self, host: str) -> bool:
+        since = self._silent_since.get(host)
+        return since is not None and time.monotonic() - since >= self._patience_seconds
 
 
 class Reconciler:

@@ -131,16 +131,14 @@ class Watchdog:
 
     def _silence(self) -> str | None:
         part, seconds = self._liveness.look()
-        # Asked early: when Redis answers again, the parts need some time to connect.
-        if (
-            seconds >= min(_QUIET_SECONDS, self._settings.deaf_seconds)
-            and not self._redis_answers()
-        ):
+        longest = self._settings.deaf_seconds
+        if seconds < min(_QUIET_SECONDS, longest):
+            return None
+        # Silence counts only while Redis answers: after an outage the parts need time to connect.
+        if not self._redis_answers():
             self._liveness.excuse()
             return None
-        if seconds < self._settings.deaf_seconds:
-            return None
-        return f"{part} has done nothing for {seconds:.0f} s"
+        return f"{part} has done nothing for {seconds:.0f} s" if seconds >= longest else None
 
 
 def _write_end(ledger: Ledger, job: Job, cancel: CancelToken) -> None:
