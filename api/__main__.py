@@ -29,18 +29,14 @@ def main() -> None:
 def _serve(settings: Settings) -> None:
     # These imports take seconds, which a health check does not have.
     from api.exposure import reason_not_to_serve  # noqa: PLC0415
-    from api.server import serve  # noqa: PLC0415
-    from shared.errors import UnavailableError  # noqa: PLC0415
+    from api.server import prepare, serve  # noqa: PLC0415
     from shared.identity.store import KeyStore  # noqa: PLC0415
-    from shared.ledger import SchemaError, connect, prepare_ledger  # noqa: PLC0415
+    from shared.ledger import connect  # noqa: PLC0415
+    from shared.logs import configure_logs  # noqa: PLC0415
 
+    configure_logs()
     client = connect(settings.redis)
-    try:
-        prepare_ledger(client, settings.ledger, wait_seconds=0)
-    except SchemaError as error:
-        sys.exit(error.detail)
-    except UnavailableError:
-        pass  # the server starts without Redis; the workers adopt what is old
+    prepare(client, settings.ledger)
     keys = KeyStore(client, settings.ledger)
     if reason := reason_not_to_serve(settings.api, keys):
         sys.exit(reason)

@@ -56,6 +56,7 @@ class JobView(BaseModel):
                         "message": "model.safetensors",
                     },
                     "waiting_for": None,
+                    "model": "HuggingFaceTB/SmolLM2-135M-Instruct",
                     "request": {
                         "model_source": "huggingface",
                         "model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
@@ -97,7 +98,10 @@ class JobView(BaseModel):
         description="The service whose outage the job waits out, since when it has not answered, "
         "and why; null otherwise. The job fails after `LEDGER_OUTAGE_BUDGET_SECONDS`.",
     )
-    request: dict[str, Any]
+    model: str = Field(description="The model that the job is about; empty for a batch.")
+    request: dict[str, Any] = Field(
+        description="Of a request of more than 64 KB, only its short fields are shown."
+    )
     #: The state in words.
     message: str
     result: dict[str, Any] | None
@@ -151,6 +155,7 @@ class JobView(BaseModel):
             children=list(job.children),
             progress=job.progress,
             waiting_for=job.waiting_for,
+            model=job.model,
             request=job.request,
             message=_message(job),
             result=job.result,
@@ -183,9 +188,10 @@ def _inference_fields(job: Job) -> dict[str, Any]:
     ended = job.finished_at
     return {
         "success": job.state is JobState.SUCCEEDED if job.state.terminal else None,
-        "task": job.request["task"],
-        "engine": job.request["engine"],
-        "model_name": job.request["model_name"],
+        # A listing leaves out a long request.
+        "task": job.request.get("task"),
+        "engine": job.request.get("engine"),
+        "model_name": job.model,
         "model_version": metadata.get("version"),
         "processing_time": (
             (ended - job.started_at).total_seconds() if ended and job.started_at else None

@@ -1,30 +1,38 @@
-"""A ledger on a Redis of its own, which is called in pipelines and filled quickly."""
+"""A ledger on a Redis of its own, which says what each call costs it and is filled quickly."""
 
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import redis
+
 from embedded.redis import redis_command
+from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Ledger, NewJob, Want, connect
-from shared.ledger.queries import Queries
-from shared.ledger.record import Record, new_id
+from shared.ledger.record import new_id
 from shared.ledger.schema import schema_prefix
-from shared.ledger.scripts import Operation, Scripts
+from shared.ledger.scripts import Operation
 from shared.settings import LedgerSettings, RedisSettings
 from tests.processes import free_port, running
 
 MODELS, SUBMITTERS = 50, 20
+#: By how much of what a ledger is filled with.
+KINDS = (*[JobKind.INFER] * 6, JobKind.DOWNLOAD, JobKind.REGISTER, JobKind.UPLOAD, JobKind.IMPORT)
+ENDS = (*[JobState.SUCCEEDED] * 5, JobState.FAILED, JobState.CANCELLED)
+#: Jobs that are ended by the ledger; all others are copies of them.
+TEMPLATES = 500
+_COPIES = 100
 JOB_RESULT = {
     "generated_text": "word " * 80,
     "metadata": {"input_tokens": 40, "output_tokens": 80, "inference_seconds": 0.5},
 }
-#: Copies ended jobs: KEYS[1] the prefix; ARGV: id of the job, new ids. It finds by itself in which
-#: indices the job is: those that the client names, with its score there.
+_ERROR = ErrorInfo(code="upstream", detail="the hub refused the download", retryable=False)
+#: Copies an ended job. KEYS: the prefix. ARGV: its id, its scores by index (JSON), the new ids.
 _COPY = """
 local prefix, template, indices = KEYS[1], ARGV[1], cjson.decode(ARGV[2])
 local job = redis.call('HGETALL', prefix .. ':job:' .. template)
@@ -37,19 +45,19 @@ for place = 3, #ARGV do
   job[place_of_id] = id
   redis.call('HSET', prefix .. ':job:' .. id, unpack(job))
   redis.call('SET', prefix .. ':request:' .. id, request)
-  redis.call('SET', prefix .. ':result:' .. id, result)
+  if result then redis.call('SET', prefix .. ':result:' .. id, result) end
   for index, score in pairs(indices) do redis.call('ZADD', index, score, id) end
 end
 """
-_COPIES = 100
+_NOT_COUNTED = {"cmdstat_config", "cmdstat_config|resetstat", "cmdstat_info", "cmdstat_ping"}
 
 
-def new_job(number: int, image: str | None = None) -> NewJob:
-    """Return an infer job; its model and its submitter depend on the number."""
+def new_job(number: int, kind: JobKind = JobKind.INFER, image: str | None = None) -> NewJob:
+    """Return a job; its model and its submitter depend on the number."""
     data = {"inputs": "word " * 40} if image is None else {"inputs": "?", "image": image}
     model = f"model-{number % MODELS}"
     return NewJob(
-        kind=JobKind.INFER,
+        kind=kind,
         request={
             "task": "text-generation",
             "engine": "transformers",
@@ -67,39 +75,63 @@ def new_job(number: int, image: str | None = None) -> NewJob:
     )
 
 
+class _WatchedLedger(Ledger):
+    """A ledger that notes for how long its scripts hold Redis."""
+
+    #: The longest, in milliseconds of Redis' own processor time.
+    longest_ms = 0.0
+
+    def _call(self, operation: Operation) -> tuple[Any, Any]:
+        before = main_thread_seconds(self._redis)
+        answer = super()._call(operation)
+        held = (main_thread_seconds(self._redis) - before) * 1e3
+        self.longest_ms = max(self.longest_ms, held)
+        return answer
+
+
+def main_thread_seconds(client: "redis.Redis") -> float:
+    """Return the processor time of Redis' main thread.
+
+    Other than the time that passes, it does not count what other programs of the machine take.
+    """
+    cpu = client.info("cpu")
+    return float(cpu["used_cpu_user_main_thread"]) + float(cpu["used_cpu_sys_main_thread"])
+
+
 class LedgerServer:
     """A ledger, and the Redis behind it."""
 
     def __init__(self, url: str) -> None:
-        settings = LedgerSettings(
-            lease_seconds=60,
-            max_queued=10**7,
-            max_queued_per_submitter=10**7,
-            max_request_bytes=1 << 34,
+        self.settings = LedgerSettings(
+            max_queued=10**7, max_queued_per_submitter=10**7, max_request_bytes=1 << 34
         )
         self.client = connect(RedisSettings.model_validate({"url": url, "timeout_seconds": 60}))
-        self.ledger = Ledger(self.client, settings)
-        self._queries = Queries(settings)
-        self._scripts = Scripts(settings)
-        self._prefix = schema_prefix(settings)
+        self.ledger = Ledger(self.client, self.settings)
+        self._prefix = schema_prefix(self.settings)
         self._jobs = 0
-        for name in ("accept", "claim", "finish"):
-            self.client.script_load(self._scripts.find(name)[0])
+        #: Ended jobs, with their scores by index (JSON).
+        self._templates: dict[str, str] = {}
+        self._began = 0.0
 
     # ── what is measured ──────────────────────────────────────────────────────
 
     def reset(self) -> None:
         """Begin to measure."""
         self.client.config_resetstat()
+        self._began = main_thread_seconds(self.client)
 
-    def spent(self, calls: int) -> tuple[float, float]:
-        """Return the microseconds of Redis and its commands since ``reset``, per call."""
+    def spent_microseconds(self) -> float:
+        """Return the processor time of Redis since ``reset``."""
+        return (main_thread_seconds(self.client) - self._began) * 1e6
+
+    def calls(self) -> dict[str, int]:
+        """Return how often each command ran since ``reset``, also within scripts."""
         stats = self.client.info("commandstats")
-        own = {name: each for name, each in stats.items() if name not in _NOT_COUNTED}
-        scripts = own.pop("cmdstat_evalsha", None)
-        commands = sum(each["calls"] for each in own.values())
-        microseconds = scripts["usec"] if scripts else sum(each["usec"] for each in own.values())
-        return microseconds / calls, commands / calls
+        return {
+            name.removeprefix("cmdstat_"): int(each["calls"])
+            for name, each in stats.items()
+            if name not in _NOT_COUNTED
+        }
 
     def memory(self) -> int:
         """Return the bytes that Redis uses for data."""
@@ -108,96 +140,48 @@ class LedgerServer:
         passing = ("mem_clients_normal", "mem_aof_buffer")
         return int(info["used_memory"]) - sum(int(info[name]) for name in passing)
 
-    # ── operations, pipelined ─────────────────────────────────────────────────
+    @contextmanager
+    def watched(self) -> Iterator[_WatchedLedger]:
+        """Give a ledger that notes for how long its scripts hold Redis."""
+        yield _WatchedLedger(self.client, self.settings)
 
-    def accept(self, jobs: Sequence[NewJob], *, keys: bool = False) -> list[NewJob]:
-        """Accept jobs, with idempotency keys if so told."""
-        steps = [self._queries.accept(job, (), str(uuid.uuid4()) if keys else None) for job in jobs]
-        calls = [next(step) for step in steps]
-        self._call([call for call in calls if isinstance(call, Operation)])
-        self._jobs += len(jobs)
-        return list(jobs)
+    # ── jobs ──────────────────────────────────────────────────────────────────
 
-    def claim(self, number: int, queues: tuple[str, ...] = ("inference",)) -> list[Job]:
+    def accept(self, number: int) -> list[NewJob]:
+        """Accept so many jobs, each with an idempotency key."""
+        jobs = [new_job(each) for each in range(number)]
+        for job in jobs:
+            self.ledger.accept(job, idempotency_key=str(uuid.uuid4()))
+        self._jobs += number
+        return jobs
+
+    def claim(self, number: int = 1, queue: str = "inference") -> list[Job]:
         """Claim so many jobs."""
-        return _jobs(self._call([Operation("claim", (), _want(queues)) for _ in range(number)]))
-
-    def finish(
-        self, jobs: Sequence[Job], *, claims: bool = False, state: JobState = JobState.SUCCEEDED
-    ) -> list[Job]:
-        """End jobs, and claim as many in the same calls if so told."""
-        result = json.dumps(JOB_RESULT) if state is JobState.SUCCEEDED else ""
-        error = (
-            ""
-            if result
-            else json.dumps(
-                {"code": "upstream", "detail": "the hub refused the download", "retryable": False}
-            )
-        )
-        want = _want(("inference",)) if claims else None
-        return _jobs(
-            self._call(
-                [
-                    Operation(
-                        "finish",
-                        (job.id, job.fence, job.nonce, state.value, result, error),
-                        _want(("inference",)) if want else None,
-                    )
-                    for job in jobs
-                ]
-            )
-        )
-
-    def batch(self, number: int) -> tuple[Job, list[NewJob]]:
-        """Accept a batch of downloads."""
-        children = [
-            NewJob(
-                kind=JobKind.DOWNLOAD,
-                request={"model_source": "huggingface", "model_name": f"organisation/model-{each}"},
-                queue="download",
-                model=f"organisation/model-{each}",
-                max_attempts=3,
-                submitter="key-1",
-            )
-            for each in range(number)
-        ]
-        parent = NewJob(
-            kind=JobKind.BATCH_DOWNLOAD,
-            request={"downloads": [child.request for child in children]},
-            queue="",
-            model="",
-            max_attempts=1,
-            submitter="key-1",
-        )
-        return self.ledger.accept(parent, children)[0], children
-
-    def _call(self, operations: Sequence[Operation]) -> list[Any]:
-        pipe = self.client.pipeline(transaction=False)
-        for operation in operations:
-            _, digest = self._scripts.find(operation.name)
-            pipe.evalsha(digest, 1, self._prefix, *self._scripts.arguments(operation))
-        return pipe.execute()
+        return [job for _ in range(number) for job in self.ledger.claim(want(queue)).jobs]
 
     # ── state ─────────────────────────────────────────────────────────────────
 
     def fill(self, number: int) -> None:
         """Bring the number of jobs to this, mostly by copies of ended ones within Redis."""
-        templates = self._templates(min(MODELS * SUBMITTERS, number - self._jobs))
+        if not self._templates:
+            self._templates = self._ended(min(TEMPLATES, number - self._jobs))
         copies = self.client.register_script(_COPY)
         while self._jobs < number:
-            for template, indices in templates.items():
+            for template, indices in self._templates.items():
                 ids = [new_id() for _ in range(min(_COPIES, number - self._jobs))]
                 if ids:
                     copies([self._prefix], [template, indices, *ids])
                 self._jobs += len(ids)
 
-    def _templates(self, number: int) -> dict[str, str]:
-        """End jobs by the real scripts; return their ids with their scores by index (JSON)."""
-        self.accept([new_job(each) for each in range(number)])
-        jobs = self.claim(number)
-        self.finish(jobs)
-        found: dict[str, dict[str, float]] = {job.id: {} for job in jobs}
-        for index in self.client.scan_iter(count=10_000, _type="zset"):
+    def _ended(self, number: int) -> dict[str, str]:
+        """End jobs by the ledger; return their ids with their scores by index (JSON)."""
+        found: dict[str, dict[str, float]] = {}
+        for place in range(number):
+            job, _ = self.ledger.accept(new_job(place, KINDS[place % len(KINDS)]))
+            end(self.ledger, *self.claim(), state=ENDS[place % len(ENDS)])
+            found[job.id] = {}
+        self._jobs += number
+        for index in self.client.scan_iter(f"{self._prefix}:*", count=10_000, _type="zset"):
             pipe = self.client.pipeline(transaction=False)
             for job_id in found:
                 pipe.zscore(index, job_id)
@@ -207,36 +191,35 @@ class LedgerServer:
         return {job_id: json.dumps(indices) for job_id, indices in found.items()}
 
     def expire(self, number: int) -> None:
-        """Make the time of so many ended jobs over."""
+        """Let the time of so many ended jobs be over."""
         expiries = f"{self._prefix}:expiries"
         ids = self.client.zrange(expiries, 0, number - 1)
         for start in range(0, len(ids), 1000):
-            piece = [str(job_id) for job_id in ids[start : start + 1000]]
-            self.client.zadd(expiries, dict.fromkeys(piece, 1))
+            self.client.zadd(expiries, dict.fromkeys(map(str, ids[start : start + 1000]), 1))
 
-    def until(
-        self, true: Callable[[], bool], pause_seconds: float = 0.1, most_seconds: float = 60
-    ) -> None:
-        """Reconcile until something is true."""
+    def reconcile_until(self, true: Callable[[], bool], most_seconds: float = 60) -> None:
+        """Reconcile as one worker does, until something is true."""
         deadline = time.monotonic() + most_seconds
-        while not true() and time.monotonic() < deadline:
+        while not true():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not within {most_seconds} s")
+            time.sleep(self.settings.reconcile_seconds)
             self.ledger.reconcile()
-            time.sleep(pause_seconds)
 
 
-_NOT_COUNTED = {"cmdstat_config|resetstat", "cmdstat_config", "cmdstat_info", "cmdstat_ping"}
+def want(queue: str) -> Want:
+    """Return what the slot of a worker wants of a queue."""
+    return Want(slot="worker/0", owner="worker", queues=(queue,))
 
 
-def _want(queues: tuple[str, ...]) -> Want:
-    return Want(slot="worker/0", owner="worker", queues=queues)
-
-
-def _jobs(answers: Sequence[Any]) -> list[Job]:
-    return [
-        Record.of(record).job()
-        for _, claimed in answers
-        for record in (claimed[0] if claimed else [])
-    ]
+def end(
+    ledger: Ledger, job: Job, *, state: JobState = JobState.SUCCEEDED, then: str | None = None
+) -> tuple[Job, ...]:
+    """End a job, and claim the next of a queue in the same call if one is named."""
+    result = JOB_RESULT if state is JobState.SUCCEEDED else None
+    error = _ERROR if state is JobState.FAILED else None
+    ended = ledger.finish(job, state, result=result, error=error, want=want(then) if then else None)
+    return ended.claimed.jobs
 
 
 @contextmanager
@@ -245,10 +228,6 @@ def ledger_server(directory: Path) -> Iterator[LedgerServer]:
     port = free_port()
     place = directory / str(port)
     place.mkdir()
-    command = [
-        *redis_command(port, place),
-        *("--slowlog-log-slower-than", "1000", "--slowlog-max-len", "1000"),
-        *("--auto-aof-rewrite-percentage", "0"),
-    ]
+    command = [*redis_command(port, place), "--auto-aof-rewrite-percentage", "0"]
     with running(command, port=port, log=place / "redis.log"):
         yield LedgerServer(f"redis://127.0.0.1:{port}/0")

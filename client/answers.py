@@ -66,17 +66,13 @@ class Job(Answer):
     progress: Progress | None = None
     #: The service whose outage the job waits out.
     waiting_for: Outage | None = None
+    #: The model that the job is about; empty for a batch.
+    model: str = ""
     request: dict[str, Any] = Field(default_factory=dict)
     #: The state in words.
     message: str = ""
     result: dict[str, Any] | None = None
     error: ErrorInfo | None = None
-
-    @property
-    def model(self) -> str:
-        """The model that the job is about, as its request names it; empty for a batch."""
-        names = ("model_name", "registered_name", "local_model_name")
-        return next((str(self.request[name]) for name in names if self.request.get(name)), "")
 
 
 class JobPage(Answer):

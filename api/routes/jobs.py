@@ -176,5 +176,8 @@ async def cancel_job(services: Provided, job: OwnJob) -> Response:
     response_model=JobView,
 )
 async def retry_job(services: Provided, job: OwnJob) -> Response:
-    """Queue the job again with fresh attempts; 409 unless it failed or was cancelled."""
+    """Queue the job again with fresh attempts; 409 unless it failed or was cancelled.
+
+    Also 409 if its request had more than 64 KB: that is deleted when a job ends.
+    """
     return job_response(JobView.of(await services.ledger.revive(job.id)), 202)

@@ -198,6 +198,8 @@ def warm_models(workers: Mapping[str, Any]) -> Table:
 def _batch(job: "Job") -> str:
     """Return what stands for the model of a job that is about several."""
     count = len(job.children or job.request.get("downloads", ()))
+    if not count and job.progress is not None and job.progress.unit == "jobs":
+        count = job.progress.total or 0  # a list leaves out a long request
     return f"{count} models" if count else ""
 
 

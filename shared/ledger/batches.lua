@@ -34,8 +34,8 @@ local function tally(parent)
     local list = at .. ':' .. name
     local separator = name == 'names' and ', ' or ','
     if #items > 0 then
-      if redis.call('EXISTS', list) == 1 then redis.call('APPEND', list, separator) end
-      redis.call('APPEND', list, table.concat(items, separator))
+      local before = redis.call('EXISTS', list) == 1 and separator or name == 'succeeded' and '{"succeeded":[' or ''
+      redis.call('APPEND', list, before .. table.concat(items, separator))
     end
   end
   if failed > 0 then write(parent, 'failed_number', failed) end
@@ -50,10 +50,17 @@ local function forget_tally(parent)
 end
 
 local function end_batch(parent)
-  local function held(name) return redis.call('GET', key('tally', parent, name)) or '' end
+  local at = key('tally', parent)
+  local function held(name) return redis.call('GET', at .. ':' .. name) or '' end
   local failed, cancelled = tonumber((read(parent, 'failed_number')) or 0), held('cancelled')
-  local result = table.concat({'{"succeeded":[', held('succeeded'), '],"failed":[', held('failed'),
-    '],"cancelled":[', cancelled, ']}'})
+  -- Results of children may be megabytes, so they do not come here.
+  local result = key('result', parent)
+  if redis.call('EXISTS', at .. ':succeeded') == 1 then
+    redis.call('RENAME', at .. ':succeeded', result)
+  else
+    redis.call('SET', result, '{"succeeded":[')
+  end
+  redis.call('APPEND', result, table.concat({'],"failed":[', held('failed'), '],"cancelled":[', cancelled, ']}'}))
   local error = ''
   if failed > 0 then
     local shown = held('names') .. (failed > 10 and ', …' or '')
@@ -63,11 +70,11 @@ local function end_batch(parent)
   end
   forget_tally(parent)
   if failed > 0 then
-    finish(parent, 'failed', result, error)
+    finish(parent, 'failed', '', error)
   elseif cancelled ~= '' or read(parent, 'cancel_requested') then
-    finish(parent, 'cancelled', result, '')
+    finish(parent, 'cancelled', '', '')
   else
-    finish(parent, 'succeeded', result, '')
+    finish(parent, 'succeeded', '', '')
   end
 end
 

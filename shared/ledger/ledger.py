@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import redis
@@ -21,8 +21,10 @@ from shared.ledger.scripts import REDIS_CLOCK, Operation, Scripts
 from shared.settings import LedgerSettings
 
 T = TypeVar("T")
-#: The most jobs of each sort that one pass of the reconciler looks at.
-RECONCILE_LIMIT = 500
+#: Jobs of each sort that the reconciler looks at in one call: Redis serves nobody else meanwhile.
+RECONCILED = 50
+#: The most calls of one pass.
+RECONCILE_CALLS = 40
 #: The ends of a run in which the slot claims nothing.
 _NOTHING = Claimed()
 #: All jobs.
@@ -225,11 +227,16 @@ class Ledger:
 
     def reconcile(self) -> Reconciliation:
         """Act on every job whose time has come; any number of workers may do so at once."""
-        (counted, parents), _ = self._run("reconcile", RECONCILE_LIMIT)
-        for parent in parents:
-            while self._run("sweep", parent)[0]:
-                pass
-        return Reconciliation(*counted)
+        found = [0] * len(fields(Reconciliation))
+        for _ in range(RECONCILE_CALLS):
+            (counted, parents, more), _ = self._run("reconcile", RECONCILED)
+            found = [one + other for one, other in zip(found, counted, strict=True)]
+            for parent in parents:
+                while self._run("sweep", parent)[0]:
+                    pass
+            if not more:
+                break
+        return Reconciliation(*found)
 
     def abandon(self, job: Job, error: ErrorInfo) -> bool:
         """Fail a queued job that nobody will claim; return False if somebody did."""

@@ -47,6 +47,13 @@ end
 
 local found
 
+-- The members of a sorted set whose time has come.
+local function past(family, limit)
+  local ids = redis.call('ZRANGEBYSCORE', key(family), '-inf', now, 'LIMIT', 0, limit)
+  if #ids == limit then found.more = 1 end
+  return ids
+end
+
 local function look_at_queued(id)
   local available = tonumber((read(id, 'available_at')))
   if fail_if_late(id) then
@@ -96,7 +103,7 @@ end
 
 local function look_at_leases(limit)
   if extend_leases() then return end
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, limit)) do
+  for _, id in ipairs(past('leases', limit)) do
     if read(id, 'state') ~= 'running' then
       redis.call('ZREM', key('leases'), id)
     else
@@ -109,7 +116,7 @@ local function look_at_leases(limit)
 end
 
 local function look_at_due(limit)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('due'), '-inf', now, 'LIMIT', 0, limit)) do
+  for _, id in ipairs(past('due', limit)) do
     local state = read(id, 'state')
     if state == 'queued' then
       look_at_queued(id)
@@ -122,7 +129,7 @@ local function look_at_due(limit)
 end
 
 local function look_at_expiries(limit)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('expiries'), '-inf', now, 'LIMIT', 0, limit)) do
+  for _, id in ipairs(past('expiries', limit)) do
     if not exists(id) then
       redis.call('ZREM', key('expiries'), id)
     elseif forget(id) then
@@ -167,16 +174,18 @@ local function tidy()
 end
 
 -- The most jobs to look at, of each sort.
--- Returns {lost leases, crashed, past deadline, expired, forgotten for want of memory}, and the parents whose
--- sweeps the caller is to continue.
+-- Returns {lost leases, crashed, past deadline, expired, forgotten for want of memory}, the parents whose sweeps
+-- the caller is to continue, and whether there is more to look at.
 function operations.reconcile(limit)
   limit = tonumber(limit)
-  found = {lost = 0, crashed = 0, late = 0, expired = 0, swept = {}}
+  found = {lost = 0, crashed = 0, late = 0, expired = 0, swept = {}, more = 0}
   look_at_leases(limit)
   look_at_due(limit)
   look_at_expiries(limit)
   tidy()
-  return {{found.lost, found.crashed, found.late, found.expired, make_room(limit)}, found.swept}
+  local forgotten = make_room(limit)
+  if forgotten == limit then found.more = 1 end
+  return {{found.lost, found.crashed, found.late, found.expired, forgotten}, found.swept, found.more}
 end
 
 -- All that counts.py shows, at one moment.

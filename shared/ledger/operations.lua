@@ -175,24 +175,24 @@ function operations.follow(id)
   return state
 end
 
--- parent, last id of the page before or '', limit, the indices that hold all jobs that fit (JSON list).
--- Returns the ids of children, newest first.
-function operations.children(parent, before, limit, indices_of)
-  local found = {}
-  limit = tonumber(limit)
-  for _, index in ipairs(cjson.decode(indices_of)) do
-    local children, taken = redis.call('ZINTER', 2, key('children', parent), index), 0
-    for place = #children, 1, -1 do
-      if taken == limit then break end
-      if before == '' or children[place] < before then
-        table.insert(found, children[place])
-        taken = taken + 1
-      end
-    end
+-- parent, last id of the page before or '', limit, wanted values of the children's fields (JSON object).
+-- Looks at the newest children only. Returns the ids of those that fit, and whether no others are to be looked at.
+function operations.children(parent, before, limit, wanted)
+  local fields, values, found = {}, {}, {}
+  for field, value in pairs(cjson.decode(wanted)) do
+    fields[#fields + 1], values[#values + 1] = field, value
   end
-  table.sort(found, function(one, other) return one > other end)
-  while #found > limit do table.remove(found) end
-  return found
+  local newest = before ~= '' and '(' .. before or '+'
+  local children = redis.call('ZREVRANGEBYLEX', key('children', parent), newest, '-', 'LIMIT', 0, listed_size)
+  for _, child in ipairs(children) do
+    local fits = true
+    for place, value in ipairs(redis.call('HMGET', key('job', child), unpack(fields))) do
+      fits = fits and value == values[place]
+    end
+    if fits then found[#found + 1] = child end
+    if #found == tonumber(limit) then return {found, 1} end
+  end
+  return {found, #children < listed_size and 1 or 0}
 end
 
 -- ── workers ─────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ import heapq
 import json
 import uuid
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, islice, product
 from typing import Any, TypeVar
 
@@ -61,7 +61,8 @@ class Queries:
 
     def __init__(self, settings: LedgerSettings) -> None:
         self._prefix = schema_prefix(settings)
-        self._quarantine_crashes = settings.quarantine_crashes
+        #: That of schema 1, whose jobs ``migration`` adopts.
+        self._old_prefix = settings.prefix
 
     def accept(
         self,
@@ -144,25 +145,31 @@ class Queries:
             )
         )
         if not fields:
-            raise NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
+            return (yield from self._missing(job_id))
         job = Record(fields, request, result, tuple(children)).job()
         return (yield from self._placed([job]))[0]
+
+    def _missing(self, job_id: str) -> Steps[Job]:
+        """Return a job that has just been adopted; raise an error if it was not."""
+        is_old, is_adopted = yield Commands(
+            (
+                ("EXISTS", f"{self._old_prefix}:job:{job_id}"),
+                ("EXISTS", self._key("job", job_id)),
+            )
+        )
+        if is_adopted:
+            return (yield from self.get(job_id))
+        if is_old:
+            raise UnavailableError(
+                f"job {job_id} is not taken over from the older version yet", code="job_not_adopted"
+            )
+        raise NotFoundError(f"there is no job {job_id!r}", code="job_not_found")
 
     def page(
         self, wanted: Filter, limit: int = 50, cursor: str | None = None
     ) -> Steps[tuple[list[Job], str | None]]:
         """Return jobs that fit, newest first, and the cursor of the next page if there is one."""
-        if wanted.parent_id is not None:
-            ids = yield self._children(wanted, wanted.parent_id, limit + 1, cursor)
-        else:
-            newest = f"({cursor}" if cursor else "+"
-            found = yield Commands(
-                tuple(
-                    ("ZREVRANGEBYLEX", index, newest, "-", "LIMIT", 0, limit + 1)
-                    for index in self._indices(wanted)
-                )
-            )
-            ids = list(islice(heapq.merge(*found, reverse=True), limit + 1))
+        ids = yield from self._found(wanted, limit + 1, cursor)
         jobs = yield from self._listed(ids[:limit])
         return jobs, ids[limit - 1] if len(ids) > limit else None
 
@@ -215,11 +222,35 @@ class Queries:
         while job_id and (yield Operation("sweep", (job_id,))):
             pass
 
+    def _found(self, wanted: Filter, limit: int, cursor: str | None) -> Steps[list[str]]:
+        """Return the ids of the newest jobs that fit."""
+        if wanted.parent_id is None:
+            indices = self._indices(wanted)
+        elif wanted == Filter(parent_id=wanted.parent_id):
+            indices = [self._key("children", wanted.parent_id)]
+        else:
+            return (yield from self._children(wanted, wanted.parent_id, limit, cursor))
+        newest = f"({cursor}" if cursor else "+"
+        found = yield Commands(
+            tuple(("ZREVRANGEBYLEX", each, newest, "-", "LIMIT", 0, limit) for each in indices)
+        )
+        return list(islice(heapq.merge(*found, reverse=True), limit))
+
     def _children(
         self, wanted: Filter, parent_id: str, limit: int, cursor: str | None
-    ) -> Operation:
-        indices = json.dumps(self._indices(wanted))
-        return Operation("children", (parent_id, cursor or "", limit, indices))
+    ) -> Steps[list[str]]:
+        """Return the ids of the newest children that fit."""
+        fields = json.dumps(_fields_of(wanted))
+        ids, is_whole = yield Operation("children", (parent_id, cursor or "", limit, fields))
+        if is_whole:
+            return list(ids)
+        # Few of many fit. Redis goes through the smaller of two sets.
+        children = self._key("children", parent_id)
+        found = yield Commands(
+            tuple(("ZINTER", 2, children, index) for index in self._indices(wanted))
+        )
+        fitting = (each for ids in found for each in ids if not cursor or each < cursor)
+        return heapq.nlargest(limit, fitting)
 
     def _indices(self, wanted: Filter) -> list[str]:
         """Return the indices that together hold exactly the jobs that fit."""
@@ -283,6 +314,12 @@ _NOT_REVIVED = {
     "forgotten": "the parts of job {job_id} that did not succeed are forgotten",
     "freed": "the large input of job {job_id} was deleted when the job ended; submit it again",
 }
+
+
+def _fields_of(wanted: Filter) -> dict[str, str]:
+    """Return the values that a filter wants of the fields of a job."""
+    fields = asdict(replace(wanted, parent_id=None))
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _small(text: str) -> str | None:

@@ -39,6 +39,8 @@ PUSHED_BYTES = 64 * 1024
 PIECE = 25
 #: Ended children that are added to the result of a batch in one call.
 TALLY = 250
+#: Children of a batch that a listing looks at one by one.
+LISTED_CHILDREN = 250
 #: The files of the library, each of which uses those before it.
 _PARTS = (
     *("schema", "queue", "transitions", "batches", "operations", "maintenance", "migration"),
@@ -124,6 +126,7 @@ def _constants(settings: LedgerSettings) -> str:
         "scan": str(SCAN),
         "piece_size": str(PIECE),
         "tally_size": str(TALLY),
+        "listed_size": str(LISTED_CHILDREN),
         "pushed_bytes": str(PUSHED_BYTES),
         "run_bounds": f"{{{','.join(str(round(bound * 1000)) for bound in RUN_SECONDS_BOUNDS)}}}",
     }

@@ -152,13 +152,13 @@ local function record_of(id, for_worker)
   return {flat, request or '', result, children}
 end
 
--- Tells the API processes that hold a call for this job. Large records they read themselves.
+-- Tells the API processes that hold a call for this job. Large records and batches they read themselves.
 local function tell_waiters(id, result)
   local job = load_job(id)
   local waiters, record = job.waiters, {}
   if not waiters then return end
   job.waiters = nil
-  if #result + (job.cut and 0 or job.bytes) <= pushed_bytes then record = record_of(id) end
+  if job.queue and #result + (job.cut and 0 or job.bytes) <= pushed_bytes then record = record_of(id) end
   local message = cjson.encode({id = id, record = record[1], request = record[2], result = record[3]})
   for channel in string.gmatch(waiters, '%S+') do redis.call('PUBLISH', channel, message) end
 end

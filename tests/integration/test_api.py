@@ -267,6 +267,14 @@ def test_batch_joins_duplicates_under_one_parent(client: TestClient) -> None:
     assert sorted(child["request"]["model_name"] for child in children) == ["a", "b"]
 
 
+def test_a_list_leaves_out_a_long_request_and_names_the_model(client: TestClient) -> None:
+    infer = INFER | {"data": {"inputs": "x" * 5000}}
+    job_id = client.post("/inference/infer", json=infer).json()["job_id"]
+    (listed,) = client.get("/jobs").json()["jobs"]
+    assert (listed["job_id"], listed["request"], listed["model"]) == (job_id, {}, "m")
+    assert client.get(f"/jobs/{job_id}").json()["request"]["data"] == infer["data"]
+
+
 def test_cancel_and_retry_follow_the_state(client: TestClient) -> None:
     job = submit(client)
     path = job["links"]["self"]

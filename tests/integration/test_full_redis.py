@@ -71,7 +71,8 @@ def test_who_ended_first_goes_first_whenever_it_was_made(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("shared.ledger.scripts.SPARED_SECONDS", 0)
-    monkeypatch.setattr("shared.ledger.ledger.RECONCILE_LIMIT", 1)
+    monkeypatch.setattr("shared.ledger.ledger.RECONCILED", 1)
+    monkeypatch.setattr("shared.ledger.ledger.RECONCILE_CALLS", 1)
     clock = f"{ledger_settings.prefix}:clock"
     lua = f"tonumber(redis.call('GET', '{clock}'))"
     ticking = Ledger(redis_client, ledger_settings, clock=lua)

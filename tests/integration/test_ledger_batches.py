@@ -1,5 +1,6 @@
 """Batches are written, cancelled and retried in pieces, whatever happens between two of them."""
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import redis
 
 from shared.errors import ErrorInfo, UnavailableError
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Ledger
+from shared.ledger import Filter, Ledger
 from shared.ledger.scripts import PIECE, Operation
 from shared.settings import LedgerSettings
 from tests.claims import claim, claim_next, download
@@ -109,3 +110,103 @@ def test_a_batch_with_a_large_request_is_retried(ledger: Ledger) -> None:
     assert ledger.revive(parent.id).state is JobState.RUNNING
     assert run_all(ledger) == 1
     assert ledger.get(parent.id).state is JobState.SUCCEEDED
+
+
+def end(ledger: Ledger, state: JobState, result: dict[str, Any] | None = None) -> Job:
+    """End the next job."""
+    job = claim_next(ledger, "cpu@a", "downloads")
+    assert job is not None
+    error = FAILURE if state is JobState.FAILED else None
+    assert ledger.finish(job, state, result=result, error=error).kept
+    return job
+
+
+def test_a_large_batch_shows_the_end_of_every_child(
+    redis_client: "redis.Redis", ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.ledger.scripts.TALLY", 2)
+    ledger = Ledger(redis_client, ledger_settings)
+    parent = download("", kind=JobKind.BATCH_DOWNLOAD, queue="")
+    children = [download(f"m{number}") for number in range(7)]
+    ledger.accept(parent, children)
+    succeeded = [end(ledger, JobState.SUCCEEDED, {"files": []}).id for _ in range(3)]
+    failed = [end(ledger, JobState.FAILED).id for _ in range(2)]
+    cancelled = [
+        ledger.cancel(each.id).id for each in children if each.id not in succeeded + failed
+    ]
+    wait_until(lambda: ledger.reconcile() and ledger.ended(parent.id))
+    job = ledger.get(parent.id)
+    assert job.result is not None
+    ends = {state: [each["job_id"] for each in job.result[state]] for state in job.result}
+    assert ends == {"succeeded": succeeded, "failed": failed, "cancelled": cancelled}
+    assert job.result["succeeded"][0]["result"] == {"files": []}
+    assert (job.state, job.error and job.error.detail) == (
+        *(JobState.FAILED, "2 of 7 failed: m3, m4"),
+    )
+
+
+def test_the_result_of_a_batch_that_was_retried_replaces_the_first(ledger: Ledger) -> None:
+    parent = failed_batch(ledger, 2)
+    assert parent.result == {"succeeded": [], "failed": [], "cancelled": [*_parts(parent)]}
+    ledger.revive(parent.id)
+    run_all(ledger)
+    again = ledger.get(parent.id).result
+    assert again is not None
+    assert [len(each) for each in again.values()] == [2, 0, 0]
+
+
+def _parts(parent: Job) -> list[dict[str, str]]:
+    ends = zip(parent.children, ("m0", "m1"), strict=True)
+    return [{"job_id": job_id, "model_name": model} for job_id, model in ends]
+
+
+@pytest.mark.parametrize("looked_at_one_by_one", [2, 100])
+def test_children_are_listed_by_every_filter(
+    redis_client: "redis.Redis",
+    ledger_settings: LedgerSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    looked_at_one_by_one: int,
+) -> None:
+    monkeypatch.setattr("shared.ledger.scripts.LISTED_CHILDREN", looked_at_one_by_one)
+    ledger = Ledger(redis_client, ledger_settings)
+    parent = download("", kind=JobKind.BATCH_DOWNLOAD, queue="")
+    children = [download(f"m{number % 3}", submitter=f"s{number % 2}") for number in range(9)]
+    ledger.accept(parent, children)
+    for state in (*[JobState.SUCCEEDED] * 2, JobState.FAILED):
+        end(ledger, state)
+    ledger.accept(download("m1", submitter="s1"))
+    jobs = [ledger.get(child.id) for child in reversed(children)]
+    for state, model, submitter in product(
+        (None, *JobState), (None, "m1", "other"), (None, "s1", "other")
+    ):
+        wanted = Filter(state, None, model, parent.id, submitter)
+        fitting = [
+            job.id
+            for job in jobs
+            if state in {None, job.state}
+            and model in {None, job.model}
+            and submitter in {None, job.submitter}
+        ]
+        assert listed(ledger, wanted) == fitting, wanted
+
+
+def listed(ledger: Ledger, wanted: Filter) -> list[str]:
+    """Return the ids of all pages; each but the last one is full."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        page, cursor = ledger.page(wanted, limit=2, cursor=cursor)
+        found += [job.id for job in page]
+        if cursor is None:
+            return found
+        assert len(page) == 2
+
+
+def test_one_reconciliation_forgets_more_than_one_call_looks_at(
+    redis_client: "redis.Redis", ledger_settings: LedgerSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.ledger.ledger.RECONCILED", 2)
+    ledger = Ledger(redis_client, ledger_settings.model_copy(update={"retention_seconds": 0.001}))
+    for _ in range(5):
+        ledger.cancel(ledger.accept(download("m"))[0].id)
+    assert ledger.reconcile().expired == 5

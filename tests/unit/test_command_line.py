@@ -24,6 +24,7 @@ JOB: dict[str, Any] = {
     "kind": "download",
     "state": "succeeded",
     "created_at": "2026-11-22T10:00:00Z",
+    "model": "org/model",
     "request": {"model_source": "huggingface", "model_name": "org/model"},
     "result": {"local_model_name": "org_model", "files": 6, "size_bytes": 1_064_693},
     "children": [],
@@ -191,7 +192,7 @@ def test_a_refusal_is_json_too(api: Api, run: Run) -> None:
 
 @pytest.mark.parametrize("command", ["models", "jobs"])
 def test_tables_fit_80_columns(api: Api, run: Run, command: str) -> None:
-    job = JOB | {"request": {"model_name": "some-organisation/a-model-with-a-name"}}
+    job = JOB | {"model": "some-organisation/a-model-with-a-name"}
     api.answers["GET /models/registered_in_mlflow"] = [VERSION]
     api.answers["GET /jobs"] = {"jobs": [job], "next_cursor": None}
     lines = run(command, "ls", columns=80).stdout.splitlines()
@@ -276,7 +277,7 @@ def test_ctrl_c_stops_a_model_that_answers(api: Api, run: Run) -> None:
 @pytest.fixture
 def answering(api: Api) -> Api:
     """An API with a chat model in production, and an older one in staging."""
-    job = JOB | {"kind": "infer", "request": {"model_name": "chat"}}
+    job = JOB | {"kind": "infer", "model": "chat"}
     api.answers["GET /models/registered_in_mlflow/chat"] = [
         VERSION | {"version": "2", "stage": "staging", "task": "ocr"},
         VERSION | {"version": "1", "task": "text-generation", "engine": "ollama"},

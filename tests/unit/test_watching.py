@@ -47,6 +47,6 @@ def test_an_answer_that_waits_names_the_service_too() -> None:
     events = [Event(id="1-0", name="state", data=data) for data in (running, WAITS, running)]
     client: Any = SimpleNamespace(jobs=SimpleNamespace(events=lambda _: iter(events)))
     status = Status("")
-    job = JOB.model_copy(update={"request": {"model_name": "llama"}})
+    job = JOB.model_copy(update={"model": "llama"})
     said = [status.status for _ in _awaited(client, job, status)]
     assert said == ["llama is running", "llama waits for lakeFS", "llama waits for lakeFS"]
