@@ -14,6 +14,7 @@ from redis.exceptions import MovedError
 from redis.retry import Retry
 
 from shared.errors import UnavailableError
+from shared.ledger.patience import patient
 from shared.settings import RedisSettings
 
 T = TypeVar("T")
@@ -70,6 +71,7 @@ def connect_async(
             NoBackoff(), 1, (redis.ConnectionError, redis.ResponseError)
         ),
     )
+    connections.connection_class = patient(connections.connection_class)
     return AsyncRedis.from_pool(connections)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from shared.errors import IdempotencyConflictError
+from shared.errors import IdempotencyConflictError, UnavailableError
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import (
     Counts,
@@ -196,6 +196,8 @@ def test_what_a_living_old_worker_runs_is_left_to_it(
     old_ledger = OldLedger(old.client, ledger_settings)
     assert [worker.name for worker in old_ledger.workers()] == ["cpu@alive", "gpu@alive"]
     assert old_ledger.adopt().left == len(HELD)
+    with pytest.raises(UnavailableError, match="not taken over from the older version yet"):
+        job(ledger, "held")
     ran = run_all(ledger)
     assert {NAMES[name] for name in HELD}.isdisjoint(ran)
     assert job(ledger, "held import").state is JobState.RUNNING, "it waits for its part"
