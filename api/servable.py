@@ -10,15 +10,15 @@ from cachetools import TTLCache
 
 from api.callers import Caller
 from api.own_files import check_files, names_files
-from api.served import check_served, is_built_in
 from api.threads import Threads
-from shared.errors import UnavailableError, UnsupportedTaskError
+from shared.errors import InvalidInputError, UnavailableError, UnsupportedTaskError
 from shared.ledger import NewJob, Presence, RecentEpoch
 from shared.media.files import FileStore
 from shared.models import ModelVersion
 from shared.queue import InferenceQueues
 from shared.registry import ModelRegistry
 from shared.requests import InferRequest
+from shared.tasks import BUILT_IN_ENGINES, BUILT_IN_TASKS
 
 #: Priority of a job whose request does not say, for a model with priority.
 FIRST = 0
@@ -85,3 +85,39 @@ def _check_model(model: ModelVersion, request: InferRequest) -> None:
         raise UnsupportedTaskError(f"{name} is registered for {model.task}", field="task")
     if model.engine != request.engine:
         raise UnsupportedTaskError(f"{name} runs on {model.engine}", field="engine")
+
+
+def is_built_in(task: str, engine: str) -> bool:
+    """Return whether a task and an engine are known without asking for workers' plugins."""
+    return task in BUILT_IN_TASKS and engine in BUILT_IN_ENGINES
+
+
+def check_served(presence: Presence, task: str, engine: str) -> None:
+    """Refuse a task or an engine that is neither built in nor a plugin that a worker announced.
+
+    A plugin is remembered while its workers are away, as what is built in is: the job waits.
+    """
+    if is_built_in(task, engine):
+        return
+    served = _announced(presence)
+    tasks = BUILT_IN_TASKS | {each for each, _ in served}
+    engines = BUILT_IN_ENGINES | {each for _, each in served}
+    if task not in tasks:
+        raise InvalidInputError(_unknown("task", task, tasks), field="task")
+    if engine not in engines:
+        raise InvalidInputError(_unknown("engine", engine, engines), field="engine")
+    if (task, engine) not in served:
+        raise UnsupportedTaskError(f"the engine {engine} does not do {task}", field="task")
+
+
+def _announced(presence: Presence) -> set[tuple[str, str]]:
+    """Return task and engine of every handler, without the architecture that it may be made for."""
+    served = set()
+    for handler in presence.handlers():
+        task, _, variant = handler.partition(":")
+        served.add((task, variant.partition(":")[0]))
+    return served
+
+
+def _unknown(what: str, name: str, known: frozenset[str]) -> str:
+    return f"there is no {what} {name!r}; there are: {', '.join(sorted(known))}"

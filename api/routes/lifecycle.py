@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 from api.callers import Caller, Calling
 from api.documented import JOB_ANSWERS
 from api.own_files import check_files
-from api.served import check_served
+from api.servable import check_served
 from api.services import Provided, Services
 from api.submission import Prepare, check_timeout
 from api.waiting import Waiting

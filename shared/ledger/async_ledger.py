@@ -1,5 +1,11 @@
-"""The ledger for the API server: it holds no thread while Redis works."""
+"""The ledger for the API server: it holds no thread while Redis works.
 
+Under load most of a call's cost is the way to Redis and back. So calls that wait at the same time
+are written together, and their answers are read together.
+"""
+
+import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -12,10 +18,54 @@ from shared.ledger.counts import Counts
 from shared.ledger.queries import Commands, Filter, Queries, Steps
 from shared.ledger.record import NewJob
 from shared.ledger.scripts import Operation, Scripts
-from shared.ledger.shared_calls import SharedCalls
 from shared.settings import LedgerSettings
 
 T = TypeVar("T")
+#: The most calls that are sent together: Redis answers none of them before all are done.
+MOST = 64
+#: Groups of calls that are under way at once.
+GROUPS = 2
+
+#: A command with its arguments.
+Command = tuple[str | int | float, ...]
+
+
+class SharedCalls:
+    """Sends the commands of concurrent tasks together; belongs to one event loop."""
+
+    def __init__(self, client: Redis) -> None:
+        self._redis = client
+        self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
+        self._senders = set[asyncio.Task[None]]()
+
+    async def send(self, command: Command) -> Any:
+        """Return the answer to a command; raise as redis-py's client does."""
+        answer = asyncio.get_running_loop().create_future()
+        self._waiting.append((command, answer))
+        if len(self._senders) < GROUPS:
+            # It starts when the tasks that are ready now have made their calls.
+            sender = asyncio.create_task(self._send_all())
+            self._senders.add(sender)
+            sender.add_done_callback(self._senders.discard)
+        return await answer
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
+            pipe = self._redis.pipeline(transaction=False)
+            for command, _ in calls:
+                pipe.execute_command(*command)
+            try:
+                answers = await pipe.execute(raise_on_error=False)
+            except Exception as error:  # noqa: BLE001 - it is the callers'
+                answers = [error] * len(calls)
+            for (_, future), answer in zip(calls, answers, strict=True):
+                if future.done():
+                    continue  # who called it was cancelled
+                if isinstance(answer, Exception):
+                    future.set_exception(answer)
+                else:
+                    future.set_result(answer)
 
 
 class AsyncLedger:
