@@ -1,4 +1,4 @@
-"""``python -m benchmarks [transfer|many-files|overload|affinity|soak|peers …]``: measure, print.
+"""``python -m benchmarks [transfer|many-files|overload|ledger|affinity|soak|peers …]``: measure.
 
 Without names: transfer, many-files and overload. Exit code 1 if a measurement with bounds fails.
 """

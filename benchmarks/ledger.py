@@ -29,6 +29,8 @@ INPUTS, INPUT_BYTES = 1_000, 1_000_000
 #: A list that takes longer than all before is asked for again: others may have used the machine.
 TRIES = 5
 UNKNOWN = "unknown"
+#: Lists are asked for by each of these, with each kind of value of the other filters.
+STATES, KINDS = (None, *JobState), (None, *JobKind)
 
 
 @dataclass
@@ -164,8 +166,8 @@ def _lists(server: LedgerServer, report: Report, jobs: int) -> None:
     running = server.claim(100)
     slowest, slowest_filter, gaps = (0.0, 0.0), Filter(), 0
     for values in product(
-        (None, *JobState),
-        (None, *JobKind),
+        STATES,
+        KINDS,
         (None, "model-1", children[7].model, "rare", UNKNOWN),
         (None, parent.id, rare.id, UNKNOWN),
         (None, "key-1", "rare", UNKNOWN),

@@ -103,7 +103,9 @@ class Worker:
             ledger, presence, placement, settings.worker.host_lost_seconds
         )
         old_ledger = OldLedger(self._client, settings.ledger)
-        self._reconciler = Reconciler(ledger, old_ledger, lost_hosts, settings.ledger)
+        self._reconciler = Reconciler(
+            ledger, old_ledger, lost_hosts, settings.ledger, self._events.ended
+        )
         self._drain = Drain(
             self.name,
             ledger,

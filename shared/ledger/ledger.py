@@ -238,6 +238,13 @@ class Ledger:
                 break
         return Reconciliation(*found)
 
+    def take_untold(self, limit: int = 100) -> list[Job]:
+        """Return jobs that did not end by a word of their workers, as a page shows them.
+
+        Each is returned once, to one caller, for it to tell Celery.
+        """
+        return self._do(self._queries.take_untold(limit))
+
     def abandon(self, job: Job, error: ErrorInfo) -> bool:
         """Fail a queued job that nobody will claim; return False if somebody did."""
         return bool(self._run("abandon", job.id, job.fence, error.model_dump_json())[0])

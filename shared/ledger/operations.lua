@@ -307,7 +307,7 @@ function operations.finish(id, fence, nonce, to, result, error)
   if not is_owner(job, fence, nonce) then return 0 end
   if job.state == to then return 1 end
   if not holds(job, fence, nonce) then return 0 end
-  finish(id, to, result, error)
+  finish(id, to, result, error, true)
   return 1
 end
 

@@ -178,6 +178,11 @@ class Queries:
         (ids,) = yield Commands((("ZRANGE", self._key("ready", queue), 0, limit - 1),))
         return (yield from self._listed(ids))
 
+    def take_untold(self, limit: int) -> Steps[list[Job]]:
+        """Return jobs whose ends Celery was not told of, each to one caller."""
+        (ids,) = yield Commands((("LPOP", self._key("untold"), limit),))
+        return (yield from self._listed(ids or ()))
+
     def ended(self, job_id: str) -> Steps[bool]:
         """Return whether a job has ended, or is forgotten."""
         (state,) = yield Commands((("HGET", self._key("job", job_id), "state"),))

@@ -27,6 +27,7 @@
 --   queued_by, outages      hash    number of jobs: queued by submitter, waiting by service
 --   request_bytes           string  size of the requests of the jobs that have not ended
 --   counts, runs            hash    counters of events and run times, for metrics
+--   untold                  list    ids of the last jobs that did not end by a word of their workers
 --   pulse, amnesty          string  when the last reconciliation was; until when leases are not taken away
 local prefix = KEYS[1]
 

@@ -37,6 +37,8 @@ PUSHED_BYTES = 64 * 1024
 #: Children of a batch that are written, cancelled or revived in one call: Redis serves nobody else
 #: meanwhile.
 PIECE = 25
+#: The most ended jobs of which a Celery that cannot be told is told later.
+UNTOLD = 1000
 #: Ended children that are added to the result of a batch in one call.
 TALLY = 250
 #: Children of a batch that a listing looks at one by one.
@@ -126,6 +128,7 @@ def _constants(settings: LedgerSettings) -> str:
         "scan": str(SCAN),
         "piece_size": str(PIECE),
         "tally_size": str(TALLY),
+        "most_untold": str(UNTOLD),
         "listed_size": str(LISTED_CHILDREN),
         "pushed_bytes": str(PUSHED_BYTES),
         "run_bounds": f"{{{','.join(str(round(bound * 1000)) for bound in RUN_SECONDS_BOUNDS)}}}",

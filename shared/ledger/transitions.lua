@@ -166,7 +166,8 @@ end
 local child_ended
 
 -- The only place where a job ends. `result` and `error` are JSON or ''.
-local function finish(id, state, result, error)
+-- `told`: the worker that ran it ends it, and tells Celery so.
+local function finish(id, state, result, error, told)
   local job = load_job(id)
   if job.waiting_for then end_outage(id) end
   move(id, state)
@@ -186,6 +187,11 @@ local function finish(id, state, result, error)
     redis.call('PEXPIRE', key('events', id), events_kept)
   end
   tell_waiters(id, result)
+  -- The reconcilers tell Celery, which knows only jobs that once ran.
+  if not told and job.queue and tonumber(job.fence) > 0 then
+    redis.call('RPUSH', key('untold'), id)
+    redis.call('LTRIM', key('untold'), -most_untold, -1)
+  end
   if job.parent_id then child_ended(job.parent_id, id) end
 end
 

@@ -1,6 +1,7 @@
-"""The comparison with peers: what its clients count, and what it starts and ends."""
+"""What the benchmarks count, start and end; their figures are not those of a test machine."""
 
 import argparse
+import json
 import sys
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks import ledger as ledger_benchmark
 from benchmarks.__main__ import _peers
 from benchmarks.clients import closed_loop
 from benchmarks.peers import environments
@@ -152,3 +154,20 @@ def test_unknown_peers_are_refused() -> None:
     assert _peers("celery,litserve") == ("celery", "litserve")
     with pytest.raises(argparse.ArgumentTypeError, match="vllm"):
         _peers("celery,vllm")
+
+
+def test_the_ledger_is_measured(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"ROUND": 20, "ROUNDS": 2, "COST_JOBS": 100, "SMALL": 100, "INPUTS": 5}
+    fewer: dict[str, object] = {"CHILDREN": 600, "FAILED": 20, "TRIES": 1, "KINDS": (None,)}
+    for name, value in (sizes | fewer).items():
+        monkeypatch.setattr(ledger_benchmark, name, value)
+    monkeypatch.setenv("LEDGER_LEASE_SECONDS", "1")
+    ledger_benchmark.measure_ledger(listed=1200, large=1500)
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    # What does not depend on the machine.
+    assert rows["script calls of a busy worker per job"] == pytest.approx(1, abs=0.05)
+    assert rows["pages that are not full while more follow"] == 0
+    assert rows["children of the batch that it does not show"] == 0
+    assert rows["lease lost behind 1200 expiries, in leases"] >= 1

@@ -30,7 +30,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         check=False,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=350,  # below that of a test
     )
     assert done.returncode == 0, done.stderr[-3000:]
     report: dict[str, Any] = json.loads(done.stdout)

@@ -80,6 +80,31 @@ def test_flower_shows_each_end_as_it_is(place: Workplace, flower: httpx.Client) 
 
 
 @pytest.mark.timeout(300)
+def test_flower_shows_the_ends_of_jobs_whose_worker_is_dead(
+    place: Workplace, flower: httpx.Client
+) -> None:
+    place.start()
+    jobs = {
+        "REVOKED": place.submit("hang"),
+        "FAILURE": place.submit("hang", lifetime_seconds=15),
+    }
+
+    def states() -> dict[str, Any]:
+        return {state: task(flower, job_id).get("state") for state, job_id in jobs.items()}
+
+    wait_until(lambda: set(states().values()) == {"STARTED"}, PATIENCE_SECONDS, "both start")
+    place.kill()
+    place.ledger.cancel(jobs["REVOKED"])
+    place.start()
+    wait_until(lambda: all(k == v for k, v in states().items()), PATIENCE_SECONDS, "both end")
+    for job_id in jobs.values():
+        assert task(flower, job_id)["worker"] == "cpu@test"
+        assert task(flower, job_id)["runtime"] is not None
+    assert "deadline_exceeded" in task(flower, jobs["FAILURE"])["exception"]
+    assert place.ledger.take_untold() == []
+
+
+@pytest.mark.timeout(300)
 def test_flower_shows_the_queues_with_their_lengths(place: Workplace, flower: httpx.Client) -> None:
     place.start()
     busy = [place.submit("hang") for _ in range(8)]

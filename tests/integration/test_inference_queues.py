@@ -55,7 +55,7 @@ def reconcile(
         placement = Placement(redis_client, ledger_settings)
         lost_hosts = LostHostRecovery(ledger, presence, placement, 300)
         old_ledger = OldLedger(redis_client, ledger_settings)
-        Reconciler(ledger, old_ledger, lost_hosts, ledger_settings).reconcile()
+        Reconciler(ledger, old_ledger, lost_hosts, ledger_settings, print).reconcile()
 
     return one_pass
 

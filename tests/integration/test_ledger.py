@@ -361,3 +361,21 @@ def test_a_job_that_is_tried_again_restarts_the_text_of_its_earlier_life(
     assert ledger.finish(job, JobState.FAILED).kept
     job = claim(ledger, ledger.revive(job.id))
     assert _streamed(redis_client, ledger_settings, job) == ['restart {"attempt":1}']
+
+
+def test_ends_that_no_worker_tells_of_are_taken_once(ledger: Ledger) -> None:
+    def started(model: str) -> Job:
+        return claim(ledger, accept(ledger, model=model))
+
+    never_ran = accept(ledger, model="a")
+    ledger.cancel(never_ran.id)
+    ended_by_its_worker = started("b")
+    ledger.finish(ended_by_its_worker, JobState.SUCCEEDED, result={})
+    waits_again = started("c")
+    ledger.requeue(waits_again, counts=False)
+    ledger.cancel(waits_again.id)
+    stopped = started("d")
+    ledger.cancel(stopped.id)
+    ledger.requeue(stopped, counts=False)
+    assert [job.id for job in ledger.take_untold()] == [waits_again.id, stopped.id]
+    assert ledger.take_untold() == []

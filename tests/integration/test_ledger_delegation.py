@@ -85,7 +85,7 @@ def test_a_delegation_asked_twice_makes_one_child(ledger: Ledger, parent: Job) -
     ledger.finish(claim(ledger, new.id), JobState.SUCCEEDED, result={})
     current = claim(ledger, parent.id)
     assert not ledger.delegate(parent, new_job()).kept, "the fence is stale"
-    assert ledger.get(parent.id) == current
+    assert ledger.get(parent.id) == current.model_copy(update={"epoch": None})
 
 
 @pytest.mark.parametrize("end", [JobState.FAILED, JobState.CANCELLED])
@@ -176,7 +176,7 @@ def test_a_retried_child_does_not_disturb_a_parent_that_runs(
     running = claim(ledger, parent.id)
     ledger.revive(child.id)
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
-    assert ledger.get(parent.id) == running
+    assert ledger.get(parent.id) == running.model_copy(update={"epoch": None})
 
 
 def test_a_child_that_ended_meanwhile_is_not_waited_for(

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -27,6 +28,14 @@ BATCH = 1000
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True)
+class _Event:
+    name: str
+    worker: str
+    timestamp: float
+    fields: dict[str, Any]
+
+
 class CeleryEvents:
     """Sends events from a thread and a connection of its own, so that they delay no job.
 
@@ -36,7 +45,7 @@ class CeleryEvents:
     def __init__(self, app: Celery, name: str) -> None:
         self._app = app
         self._name = name
-        self._events: deque[tuple[str, float, dict[str, Any]]] = deque(maxlen=KEPT_EVENTS)
+        self._events: deque[_Event] = deque(maxlen=KEPT_EVENTS)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="CeleryEvents", daemon=True)
 
@@ -67,22 +76,25 @@ class CeleryEvents:
 
     def left(self, job: Job, outcome: RunOutcome, seconds: float) -> None:
         """Note what came of a run; of one whose job was lost, the new owner tells."""
-        runtime: dict[str, Any] = {"runtime": seconds}
         reason = f"{outcome.error.specific_code}: {outcome.error.detail}" if outcome.error else ""
-        match outcome.state:
-            case "succeeded":
-                self._add("task-succeeded", job, {**runtime, "result": "None"})
-            case "failed":
-                self._add("task-failed", job, {**runtime, "exception": reason, "traceback": ""})
-            case "cancelled":
-                details = {"terminated": True, "signum": None, "expired": False}
-                self._add("task-revoked", job, runtime | details)
-            case "queued" | "running":
-                reason = reason or "waits for the end of another job"
-                self._add("task-retried", job, {**runtime, "exception": reason, "traceback": ""})
+        event, details = _end(outcome.state, reason)
+        if event:
+            self._add(event, job, {"runtime": seconds, **details})
+
+    def ended(self, job: Job) -> None:
+        """Note the end of a job whose worker did not end it: it was lost, or did not run then."""
+        if job.finished_at is None or job.started_at is None:
+            return  # a client has revived it meanwhile
+        reason = f"{job.error.code}: {job.error.detail}" if job.error else ""
+        event, details = _end(job.state.value, reason)
+        seconds = (job.finished_at - job.started_at).total_seconds()
+        fields = {"uuid": job.id, "runtime": seconds, **details}
+        # In the name of its worker, at a time at which that worker may have been alive.
+        at = job.finished_at.timestamp()
+        self._events.append(_Event(event, job.owner or self._name, at, fields))
 
     def _add(self, event: str, job: Job, details: dict[str, Any]) -> None:
-        self._events.append((event, time.time(), {"uuid": job.id, **details}))
+        self._events.append(_Event(event, self._name, time.time(), {"uuid": job.id, **details}))
 
     def _run(self) -> None:
         while True:
@@ -117,9 +129,25 @@ class CeleryEvents:
     def _flush(self, dispatcher: Any) -> None:
         batch = [self._events.popleft() for _ in range(min(len(self._events), BATCH))]
         try:
-            for event, timestamp, details in batch:
-                dispatcher.send(event, timestamp=timestamp, **details)
+            for event in batch:
+                dispatcher.hostname = event.worker
+                dispatcher.send(event.name, timestamp=event.timestamp, **event.fields)
             dispatcher.flush()
         except Exception:
             self._events.extendleft(reversed(batch))
             raise
+
+
+def _end(state: str, reason: str) -> tuple[str, dict[str, Any]]:
+    """Return the event that tells of a job's state after a run, and its details."""
+    match state:
+        case "succeeded":
+            return "task-succeeded", {"result": "None"}
+        case "failed":
+            return "task-failed", {"exception": reason, "traceback": ""}
+        case "cancelled":
+            return "task-revoked", {"terminated": True, "signum": None, "expired": False}
+        case "queued" | "running":
+            reason = reason or "waits for the end of another job"
+            return "task-retried", {"exception": reason, "traceback": ""}
+    return "", {}

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import structlog
@@ -100,8 +101,11 @@ class Reconciler:
         old_ledger: OldLedger,
         lost_hosts: LostHostRecovery,
         settings: LedgerSettings,
+        note_end: Callable[[Job], None],
     ) -> None:
+        """``note_end`` is told of each job that did not end by a word of the worker that ran it."""
         self._ledger = ledger
+        self._note_end = note_end
         self._old_ledger = old_ledger
         self._lost_hosts = lost_hosts
         self._settings = settings
@@ -129,6 +133,8 @@ class Reconciler:
             )
         if found.crowded_out:
             log.warning("Redis is nearly full: old jobs forgotten", count=found.crowded_out)
+        for job in self._ledger.take_untold():
+            self._note_end(job)
         # Jobs that a worker of an older version still ran when this process started.
         self._old_ledger.adopt()
         self._lost_hosts.recover()
