@@ -4,6 +4,7 @@ The supervisor replaces a process that dies or hangs, stops all of them on SIGTE
 one cannot start at all.
 """
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -102,7 +103,10 @@ def create_process_app() -> FastAPI:
     sys.setswitchinterval(0.001)
     if supervisor := multiprocessing.parent_process():
         threading.Thread(target=_stop_after, args=(supervisor,), daemon=True).start()
-    return create_app(Settings())
+    app = create_app(Settings())
+    # What is there now stays: the garbage collector need not look at it again and again.
+    gc.freeze()
+    return app
 
 
 def _stop_after(supervisor: "multiprocessing.process.BaseProcess") -> None:

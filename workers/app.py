@@ -1,5 +1,6 @@
 """Composition root of a worker: its parts, and its life from start to shutdown."""
 
+import gc
 import sys
 import threading
 import time
@@ -198,6 +199,8 @@ class Worker:
                 return
 
     def _start(self) -> None:
+        # What is there now stays: the garbage collector need not look at it again and again.
+        gc.freeze()
         # Before the first beat a job may hold Python's lock already.
         postpone_exit(2 * self.settings.ledger.lease_seconds)
         parts: tuple[Background, ...] = (

@@ -3,13 +3,6 @@ local operations = {}
 
 -- ── API processes ───────────────────────────────────────────────────────────
 
--- A flat list as a table.
-local function table_of(flat)
-  local fields = {}
-  for place = 1, #flat, 2 do fields[flat[place]] = flat[place + 1] end
-  return fields
-end
-
 -- Returns why a job is not accepted, or nil: {'existing' or 'conflict', id}, {'refused', bound (JSON)}.
 local function not_accepted(fields, asked, idempotency_key)
   local id = fields.id
@@ -31,12 +24,12 @@ local function not_accepted(fields, asked, idempotency_key)
   end
 end
 
--- A job's request, all of that where it is large or '', idempotency key or '', fields and their values.
+-- A job's fields (JSON), its request, all of that where it is large or '', idempotency key or ''.
 -- Returns {'accepted', now, position} or what `not_accepted` returns.
-function operations.accept(request, input, idempotency_key, ...)
-  local fields = table_of({...})
+function operations.accept(text, request, input, idempotency_key)
+  local fields = cjson.decode(text)
   local id, queue = fields.id, fields.queue
-  local asked = {queue = queue, submitter = fields.submitter or '', bytes = tonumber(fields.bytes), jobs = 1}
+  local asked = {queue = queue, submitter = fields.submitter or '', bytes = fields.bytes, jobs = 1}
   local refused = not_accepted(fields, {asked}, idempotency_key)
   if refused then return refused end
   put(fields, request, input ~= '' and input)
@@ -45,11 +38,11 @@ function operations.accept(request, input, idempotency_key, ...)
 end
 
 -- The same for a batch, whose children are in `pieces`; it is never claimed, as it runs while its children do.
--- request, input, idempotency key, number of children, what it and they ask of the bounds (JSON list of {queue,
--- submitter, bytes, jobs}), fields and their values. Returns {'accepted', now, false}, {'incomplete'}, or what
+-- fields, request, input, idempotency key, number of children, what it and they ask of the bounds (JSON list of
+-- {queue, submitter, bytes, jobs}). Returns {'accepted', now, false}, {'incomplete'}, or what
 -- `not_accepted` returns.
-function operations.accept_batch(request, input, idempotency_key, children, asked, ...)
-  local fields = table_of({...})
+function operations.accept_batch(text, request, input, idempotency_key, children, asked)
+  local fields = cjson.decode(text)
   local id = fields.id
   local refused = not_accepted(fields, cjson.decode(asked), idempotency_key)
   if refused then

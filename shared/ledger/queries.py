@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import chain, islice, product
+from itertools import islice, product
 from typing import Any, TypeVar
 
 from shared.errors import (
@@ -75,15 +75,16 @@ class Queries:
         job = replace(job, waiter=waiter)
         encoded = job.encoded(_fingerprint(job) if idempotency_key else "")
         own = _own(idempotency_key, job) if idempotency_key else ""
-        arguments = encoded["request"], encoded.get("input", ""), own
-        fields = chain.from_iterable(encoded["fields"].items())
+        # One JSON text: redis-py encodes each argument for itself.
+        fields = json.dumps(encoded["fields"])
+        arguments = fields, encoded["request"], encoded.get("input", ""), own
         if children:
             parts = [replace(child, parent_id=job.id).encoded() for child in children]
             asked = json.dumps([_asked([encoded]), _asked(parts)])
             yield self._pieces(job, parts)
-            accept = Operation("accept_batch", (*arguments, len(children), asked, *fields))
+            accept = Operation("accept_batch", (*arguments, len(children), asked))
         else:
-            accept = Operation("accept", (*arguments, *fields))
+            accept = Operation("accept", arguments)
         answer = yield accept
         match answer:
             case "refused", reason:

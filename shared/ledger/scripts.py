@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
@@ -95,7 +95,7 @@ class Scripts:
 
 
 def _encoded(want: Want) -> str:
-    return json.dumps({name: value for name, value in asdict(want).items() if value is not None})
+    return json.dumps({name: value for name, value in vars(want).items() if value is not None})
 
 
 def _constants(settings: LedgerSettings) -> str:
