@@ -70,6 +70,12 @@ def post(path: str, answer: Any, body: Mapping[str, Any], *, repeatable: bool = 
     return Call("POST", path, TypeAdapter(answer), body=_given(body), repeatable=repeatable)
 
 
+def post_once(path: str, answer: Any) -> Call[Any]:
+    """Return a call that is done once, however often it is sent."""
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    return Call("POST", path, TypeAdapter(answer), body={}, headers=headers)
+
+
 def submit(
     path: str, body: Mapping[str, Any], idempotency_key: str | None = None
 ) -> Conversation[Job]:

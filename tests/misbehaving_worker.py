@@ -47,7 +47,7 @@ def _obey(context: JobContext) -> None:
     if mark.exists():
         return
     mark.touch()
-    context.token.wait(LONG_SECONDS)
+    context.cancel.wait(LONG_SECONDS)
     context.check()
 
 
@@ -63,7 +63,7 @@ def _hold_the_lock(context: JobContext) -> None:
 
 def _crash(context: JobContext) -> None:
     """Take the process down, each time in another way, and not at once."""
-    context.token.wait(1)
+    context.cancel.wait(1)
     if context.job.crashes == 0:
         ctypes.string_at(0)
     os._exit(3)

@@ -244,7 +244,7 @@ def _infer(manager: InferenceManager, context: JobContext) -> dict[str, Any]:
         request.model_name,
         request.data,
         request.options,
-        token=context.token,
+        token=context.cancel,
         on_token=context.emit if request.stream else None,
         on_progress=context.report,
     )

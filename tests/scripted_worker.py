@@ -40,7 +40,7 @@ def work(context: JobContext) -> dict[str, Any]:
     elif name == "hang":
         log.info("it hangs")
         while True:
-            context.token.wait(60)
+            context.cancel.wait(60)
             context.check()
     time.sleep(SECONDS)
     return {"process": os.getpid()}

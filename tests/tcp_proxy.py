@@ -21,6 +21,7 @@ class TcpProxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._frozen: list[tuple[socket.socket, socket.socket]] = []
         self._ended = threading.Event()
+        self._loses_answer = False
 
     def freeze(self) -> int:
         """Pass nothing on any longer, nor an end, for the connections of now; return their count.
@@ -29,6 +30,10 @@ class TcpProxy:
         """
         self._frozen, self._pairs = [*self._frozen, *self._pairs], []
         return len(self._frozen)
+
+    def lose_next_answer(self) -> None:
+        """Let the next connection on which the server answers break before the answer arrives."""
+        self._loses_answer = True
 
     def lead_to(self, upstream: int) -> None:
         """Take later connections to another port; the present ones stay where they are."""
@@ -41,6 +46,9 @@ class TcpProxy:
             for ready in select.select([self._listener, *routes], [], [], 0.05)[0]:
                 if ready is self._listener:
                     self._accept()
+                elif self._loses_answer and any(ready is server for _, server in self._pairs):
+                    self._loses_answer = False
+                    self._drop(ready)
                 elif not _passed_on(ready, routes[ready]):
                     self._drop(ready)
 

@@ -1,4 +1,4 @@
-"""What a running job sees of the platform: its request, its token, and where to report."""
+"""What a running job sees of the platform: its request, its cancellation, and where to report."""
 
 import threading
 import time
@@ -22,13 +22,13 @@ class JobContext:
     def __init__(
         self,
         job: Job,
-        token: CancelToken,
+        cancel: CancelToken,
         write_progress: Callable[[Progress], None],
         write_text: Callable[[str], None],
         write_thought: Callable[[str], None] | None = None,
     ) -> None:
         self.job = job
-        self.token = token
+        self.cancel = cancel
         self._write_progress = write_progress
         self._write_text = write_text
         self._write_thought = write_thought
@@ -39,7 +39,7 @@ class JobContext:
 
     def check(self) -> None:
         """Raise if the work must stop."""
-        self.token.check()
+        self.cancel.check()
 
     @contextmanager
     def committing(self, seconds: float) -> Iterator["JobContext"]:
@@ -48,7 +48,7 @@ class JobContext:
         The work has ``seconds`` to end after a cancellation. It must stop at once when another run
         of the job follows.
         """
-        with CommitToken(self.token, seconds).listening() as commit, interrupted_by(commit):
+        with CommitToken(self.cancel, seconds).listening() as commit, interrupted_by(commit):
             yield JobContext(self.job, commit, self._write_progress, self._write_text)
 
     def report(self, completed: int, total: int | None, unit: str, message: str = "") -> None:

@@ -21,6 +21,15 @@ from shared.ledger import Event, Filter
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1,
+        max_length=255,
+        description="A call whose answer was lost is sent again with the same key: no 409.",
+    ),
+]
+
 
 @dataclass(frozen=True)
 class Paging:
@@ -163,9 +172,11 @@ def _sent(event: Event) -> bytes:
     status_code=202,
     response_model=JobView,
 )
-async def cancel_job(services: Provided, job: OwnJob) -> Response:
+async def cancel_job(
+    services: Provided, job: OwnJob, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Cancel a queued job at once, and ask a running one to stop; 409 if it has ended."""
-    return job_response(JobView.of(await services.ledger.cancel(job.id)), 202)
+    return job_response(JobView.of(await services.ledger.cancel(job.id, idempotency_key)), 202)
 
 
 @router.post(
@@ -175,9 +186,11 @@ async def cancel_job(services: Provided, job: OwnJob) -> Response:
     status_code=202,
     response_model=JobView,
 )
-async def retry_job(services: Provided, job: OwnJob) -> Response:
+async def retry_job(
+    services: Provided, job: OwnJob, idempotency_key: IdempotencyKey = None
+) -> Response:
     """Queue the job again with fresh attempts; 409 unless it failed or was cancelled.
 
     Also 409 if its request had more than 64 KB: that is deleted when a job ends.
     """
-    return job_response(JobView.of(await services.ledger.revive(job.id)), 202)
+    return job_response(JobView.of(await services.ledger.revive(job.id, idempotency_key)), 202)

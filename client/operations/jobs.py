@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from client.answers import Job, JobPage
-from client.calls import TIMEOUT_SECONDS, Call, Conversation, ask, post
+from client.calls import TIMEOUT_SECONDS, Call, Conversation, ask, post_once
 from client.calls import get as look
 from client.errors import WaitTimeoutError, result_of
 from shared.jobs import JobKind, JobState
@@ -42,12 +42,12 @@ def ls(
 
 def cancel(job: Job | str) -> Call[Job]:
     """Cancel a queued job at once, and ask a running one to stop."""
-    return post(f"/jobs/{_id(job)}/cancel", Job, {}, repeatable=False)
+    return post_once(f"/jobs/{_id(job)}/cancel", Job)
 
 
 def retry(job: Job | str) -> Call[Job]:
     """Queue a failed or cancelled job again, with fresh attempts."""
-    return post(f"/jobs/{_id(job)}/retry", Job, {}, repeatable=False)
+    return post_once(f"/jobs/{_id(job)}/retry", Job)
 
 
 def wait(job: Job | str, timeout_seconds: float | None = None) -> Conversation[Job]:

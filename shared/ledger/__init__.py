@@ -24,10 +24,10 @@ from shared.ledger.ends import Ends
 from shared.ledger.epoch import RecentEpoch, TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
+from shared.ledger.listings import Filter
 from shared.ledger.migration import OldLedger, prepare_ledger
 from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
-from shared.ledger.queries import Filter
 from shared.ledger.record import NewJob
 from shared.ledger.schema import SchemaError
 

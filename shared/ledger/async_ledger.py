@@ -15,9 +15,10 @@ from redis.exceptions import NoScriptError
 from shared.jobs import Job
 from shared.ledger.connection import redis_errors
 from shared.ledger.counts import Counts
-from shared.ledger.queries import Commands, Filter, Queries, Steps
+from shared.ledger.listings import Filter
+from shared.ledger.queries import Queries
 from shared.ledger.record import NewJob
-from shared.ledger.scripts import Operation, Scripts
+from shared.ledger.scripts import Commands, Operation, Scripts, Steps
 from shared.settings import LedgerSettings
 
 T = TypeVar("T")
@@ -91,13 +92,13 @@ class AsyncLedger:
         """Return the job that ``accept`` would give for a key that was used; None if it was not."""
         return await self._do(self._queries.accepted_before(job, idempotency_key))
 
-    async def cancel(self, job_id: str) -> Job:
-        """Cancel a job."""
-        return await self._do(self._queries.cancel(job_id))
+    async def cancel(self, job_id: str, idempotency_key: str | None = None) -> Job:
+        """Cancel a job; a call with the key of the job's last call gives what that gave."""
+        return await self._do(self._queries.cancel(job_id, idempotency_key))
 
-    async def revive(self, job_id: str) -> Job:
-        """Queue a failed or cancelled job again."""
-        return await self._do(self._queries.revive(job_id))
+    async def revive(self, job_id: str, idempotency_key: str | None = None) -> Job:
+        """Queue a failed or cancelled job again; the key does what it does for ``cancel``."""
+        return await self._do(self._queries.revive(job_id, idempotency_key))
 
     async def get(self, job_id: str) -> Job:
         """Return a job."""

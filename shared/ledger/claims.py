@@ -1,6 +1,6 @@
 """What a worker's slot asks of the ledger, and what it gets."""
 
-import uuid
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,7 +8,7 @@ from shared.jobs import Job
 
 
 def _nonce() -> str:
-    return uuid.uuid4().hex[:16]
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from shared.jobs import Job, JobState, Progress
 from shared.ledger.claims import Claimed, Ended, Postponed, Want
 from shared.ledger.connection import redis_errors
 from shared.ledger.counts import Counts
-from shared.ledger.queries import Commands, Filter, Queries, Steps
+from shared.ledger.listings import Filter
+from shared.ledger.queries import Queries
 from shared.ledger.record import NewJob, Record
 from shared.ledger.schema import celery_queue
-from shared.ledger.scripts import REDIS_CLOCK, Operation, Scripts
+from shared.ledger.scripts import REDIS_CLOCK, Commands, Operation, Scripts, Steps
 from shared.settings import LedgerSettings
 
 T = TypeVar("T")

@@ -169,7 +169,8 @@ function operations.follow(id)
 end
 
 -- parent, last id of the page before or '', limit, wanted values of the children's fields (JSON object).
--- Looks at the newest children only. Returns the ids of those that fit, and whether no others are to be looked at.
+-- Looks at the newest children only. Returns the ids of those that fit, and the kind of a child if others are to
+-- be looked at: the many children of a batch are of one kind.
 function operations.children(parent, before, limit, wanted)
   local fields, values, found = {}, {}, {}
   for field, value in pairs(cjson.decode(wanted)) do
@@ -183,9 +184,10 @@ function operations.children(parent, before, limit, wanted)
       fits = fits and value == values[place]
     end
     if fits then found[#found + 1] = child end
-    if #found == tonumber(limit) then return {found, 1} end
+    if #found == tonumber(limit) then return {found, ''} end
   end
-  return {found, #children < listed_size and 1 or 0}
+  local last = children[listed_size]
+  return {found, last and peek(last, 'kind') or ''}
 end
 
 -- ── workers ─────────────────────────────────────────────────────────────────

@@ -3,9 +3,11 @@
 import hashlib
 import json
 import re
+from collections.abc import Generator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import Any, TypeVar
 
 from shared.ledger.claims import Want
 from shared.ledger.counts import RUN_SECONDS_BOUNDS
@@ -13,6 +15,7 @@ from shared.ledger.epoch import epoch_key
 from shared.ledger.schema import celery_queue, schema_prefix
 from shared.settings import LedgerSettings
 
+T = TypeVar("T")
 #: Lua for the milliseconds of Redis' own clock, which all processes share.
 REDIS_CLOCK = """(function()
   local time = redis.call('TIME')
@@ -65,6 +68,17 @@ class Operation:
     arguments: tuple[str | float, ...] = ()
     #: What to claim in the same call.
     want: Want | None = None
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Plain commands of Redis, sent together."""
+
+    commands: tuple[tuple[str | int, ...], ...]
+
+
+#: A generator of calls that returns a ``T``.
+Steps = Generator[Operation | Commands, Any, T]
 
 
 class Scripts:

@@ -17,6 +17,7 @@ from shared.ledger.schema import schema_prefix
 from tests.chaos.driver import Driver, Order, made_at
 from tests.chaos.incidents import Incidents
 from tests.chaos.judge import Judge
+from tests.chaos.schedule import FaultKind
 from tests.chaos.stack import ChaosStack
 
 Json = dict[str, Any]
@@ -25,7 +26,6 @@ _AT_ONCE = 16
 _PAGE = 500
 #: A client hears of an end within this time, on a busy machine too.
 TELLING_SECONDS = 5.0
-_ENDS = (JobEvent.SUCCEEDED, JobEvent.FAILED, JobEvent.CANCELLED)
 _UNDER_WAY = (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -49,8 +49,8 @@ class Books:
     #: Jobs by what they are called in the schedule, and state.
     ends: Counter[tuple[str, str]] = field(default_factory=Counter)
     violations: list[Violation] = field(default_factory=list)
-    #: Jobs that were accepted in a second that a failover lost, and that Redis does not know.
-    forgotten: set[str] = field(default_factory=set)
+    #: Jobs that Redis forgot, and may have forgotten, with what made it do so.
+    forgotten: dict[str, FaultKind] = field(default_factory=dict)
     #: Runs whose worker was taken for lost, by job.
     crashes: dict[str, int] = field(default_factory=dict)
 
@@ -77,8 +77,8 @@ async def look_at_all(driver: Driver, books: Books, before: set[str], incidents:
     accepted = {job_id: at for order in driver.orders for job_id, at in order.accepted.items()}
     ids = set(accepted)
     for job_id in await _unknown(driver, books, ids):
-        if incidents.lost(made_at(job_id), accepted[job_id]):
-            books.forgotten.add(job_id)
+        if cause := incidents.lost(made_at(job_id), accepted[job_id]):
+            books.forgotten[job_id] = cause
         else:
             books.wrong("lost", job_id, "the front does not know it")
     children = {child for job in books.jobs.values() for child in job["children"]}
@@ -94,7 +94,7 @@ def judge_all(orders: Iterable[Order], judge: Judge, books: Books) -> None:
     for order in orders:
         if order.refused:
             books.wrong("refused", order.submission.key, order.refused)
-        known = order.job_ids - books.forgotten
+        known = order.job_ids - books.forgotten.keys()
         if len(known) > 1:
             books.wrong("twice", order.submission.key, f"one key, {len(known)} jobs")
         for job_id in order.job_ids & books.jobs.keys():
@@ -144,7 +144,7 @@ def check_ends(
                 books.wrong("twice", job["job_id"], f"{now}, and a client was told: {said}")
     counts, ledger = stack.ledger.counts(), stack.ledger
     begun = counts.total(JobEvent.ACCEPTED) + counts.total(JobEvent.REVIVED)
-    ended = sum(counts.total(each) for each in _ENDS)
+    ended = stack.ends()
     under_way = sum(bool(ledger.page(Filter(state=each), limit=1)[0]) for each in _UNDER_WAY)
     if ended != begun and not under_way:
         books.wrong("twice", "the ledger", f"{begun} lives of jobs, {ended} ends")

@@ -34,12 +34,18 @@ class Incident:
         return max(min(ended, until) - max(self.began, since), 0.0)
 
 
+#: With ``appendfsync everysec`` Redis answers before it has written, for so long at most, while the
+#: disk is so slow that its last fsync has not ended (`flushAppendOnlyFile` in its aof.c).
+POSTPONED_SECONDS = 2.0
+
+
 @dataclass(frozen=True)
 class Loss:
-    """The time in which all was lost that Redis was told."""
+    """A time in which Redis may have forgotten what it was told."""
 
     since: float
     until: float
+    cause: FaultKind
 
     def meets(self, since: float, until: float) -> bool:
         """Return whether any of a time lies within it."""
@@ -55,7 +61,7 @@ class Incidents:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._all: list[Incident] = []
-        #: What failovers lost.
+        #: What failovers, and kills on a slow disk, may have lost.
         self.losses: list[Loss] = []
         #: How often a worker was killed, or slept, while it ran a job.
         self.struck: Counter[str] = Counter()
@@ -86,17 +92,17 @@ class Incidents:
             for incident in self.all()
         )
 
-    def lost(self, since: float, until: float) -> bool:
-        """Return whether a failover lost what Redis was told within a time."""
-        return any(loss.meets(since, until) for loss in self.losses)
+    def lost(self, since: float, until: float) -> FaultKind | None:
+        """Return why Redis may have forgotten what it was told in a time, if it may."""
+        return next((loss.cause for loss in self.losses if loss.meets(since, until)), None)
 
     def worker_losses(
         self, deaths: Iterable[float], lease_seconds: float, since: float, until: float
     ) -> int:
         """Return how often a job may have lost its worker within a time.
 
-        A worker ended, or slept for so long that its leases ran out; or a failover lost the end of
-        a run, whose lease runs out as nobody renews it any longer.
+        A worker ended, or slept for so long that its leases ran out; or Redis forgot the end of a
+        run, whose lease runs out as nobody renews it any longer.
         """
         sleeps = [
             incident.ended

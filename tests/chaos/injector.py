@@ -17,9 +17,9 @@ from shared.jobs import JobState
 from shared.ledger import Filter, connect
 from shared.ledger.schema import celery_queue
 from shared.queue import DOWNLOADS, INFERENCE, REGISTRATIONS, UPLOADS
-from tests.chaos.incidents import Incident, Incidents, Loss
+from tests.chaos.incidents import POSTPONED_SECONDS, Incident, Incidents, Loss
 from tests.chaos.proxy import FaultyProxy, WireFault
-from tests.chaos.schedule import PlannedFault
+from tests.chaos.schedule import FaultKind, PlannedFault
 from tests.chaos.stack import CPU, GPU, ChaosStack
 
 #: Where an answer that is lost after the work hurts most.
@@ -121,6 +121,9 @@ class Injector:
         name = self._one(fault, place)
         incident = self._incidents.begin(fault.kind, self._held(name))
         self._stack.signal(name, number)
+        if fault.kind is FaultKind.KILL_REDIS:
+            now = time.time()
+            self._incidents.losses.append(Loss(now - POSTPONED_SECONDS, now, fault.kind))
         incident.hits = 1
         self._watch(incident, place)
 
@@ -137,7 +140,7 @@ class Injector:
 
     def _fail_over(self, fault: PlannedFault) -> None:
         incident = self._incidents.begin(fault.kind)
-        self._incidents.losses.append(Loss(*self._stack.fail_over()))
+        self._incidents.losses.append(Loss(*self._stack.fail_over(), fault.kind))
         incident.hits = 1
         self._watch(incident, "redis")
 

@@ -39,7 +39,9 @@ class Judge:
         if code == "batch_incomplete":
             return code
         if code == "crashed":
-            struck = self._incidents.struck[job["job_id"]] + len(self._incidents.losses)
+            # Of a run whose end Redis forgot, the lease runs out.
+            forgotten = self._incidents.lost(since, now) is not None
+            struck = self._incidents.struck[job["job_id"]] + forgotten
             return code if struck >= self._max_crashes else None
         places = _PLACES.get(code, ())
         return code if any(self._incidents.hit(each, since, now) for each in places) else None

@@ -39,8 +39,8 @@ class Report:
     #: Why clients tried jobs again.
     retries: dict[str, int]
     recoveries: list[Recovery]
-    #: Jobs that Redis forgot as they were accepted in a second that a failover lost.
-    forgotten: int
+    #: How many accepted jobs Redis forgot, by what made it do so.
+    forgotten: dict[str, int]
     #: Runs that lost their worker, and jobs that do no deed and were failed for that.
     lost_runs: int
     crashed: int
@@ -63,13 +63,10 @@ class Report:
         console.print(_jobs_table(self.jobs))
         console.print(_faults_table(self.faults))
         console.print(_recovery_table(self.recoveries))
-        for name in ("exits", "answers", "retries"):
+        for name in ("exits", "answers", "retries", "forgotten"):
             counts: dict[str, int] = getattr(self, name)
             console.print(f"{name}: " + ", ".join(f"{v} {k}" for k, v in sorted(counts.items())))
-        console.print(
-            f"{self.lost_runs} runs lost their worker; {self.crashed} good jobs crashed; "
-            f"{self.forgotten} jobs were forgotten in the lost second of a failover"
-        )
+        console.print(f"{self.lost_runs} runs lost their worker; {self.crashed} good jobs crashed")
         for note in self.notes:
             console.print(f"note: {note}")
         for violation in self.violations:
@@ -117,7 +114,7 @@ def summarize(
         answers={},
         retries=dict(Counter(reason for order in orders for reason in order.retried)),
         recoveries=[],
-        forgotten=len(books.forgotten),
+        forgotten=dict(Counter(map(str, books.forgotten.values()))),
         lost_runs=sum(books.crashes.values()),
         crashed=sum(_crashed(order, books) for order in orders if not order.submission.deed),
         violations=books.violations,

@@ -4,7 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -29,10 +29,11 @@ from tests.chaos.schedule import Schedule, make_schedule
 from tests.chaos.stack import ChaosStack, small_disk
 from tests.chaos.submissions import Catalog
 from tests.chaos.world import Size, World
-from tests.processes import wait_until
 
 #: Between two looks of the clients at what failed.
 SWEEP_SECONDS = 3.0
+#: Between two looks whether everything has ended.
+LOOK_SECONDS = 0.5
 #: Between two lines where there is no terminal.
 LINE_SECONDS = 15.0
 
@@ -46,7 +47,7 @@ class Options:
     jobs: int
     faults: int
     lease_seconds: float = 15.0
-    #: After the last fault everything must have ended within this time.
+    #: After the last fault, jobs must end one after the other within this time until all have.
     quiet_seconds: float = 300.0
     #: More settings of the processes.
     env: tuple[tuple[str, str], ...] = ()
@@ -85,13 +86,13 @@ class Run:
         await asyncio.sleep(self.options.seconds)
         await asyncio.to_thread(self.injector.lift)
         await faults
+        seconds = self.options.quiet_seconds
         try:
-            async with asyncio.timeout(self.options.quiet_seconds):
+            await asyncio.to_thread(self._wait_for_quiet)
+            async with asyncio.timeout(seconds):
                 await clients
-                await asyncio.to_thread(wait_until, self._is_quiet, self.options.quiet_seconds)
-        except (TimeoutError, AssertionError):
-            seconds = self.options.quiet_seconds
-            self.books.wrong("stuck", "the stack", f"not quiet {seconds:g} s after the last fault")
+        except TimeoutError:
+            self.books.wrong("stuck", "the stack", f"no job ended for {seconds:g} s")
         for task in (sweeping, telling):
             if task.done():
                 task.result()
@@ -103,6 +104,17 @@ class Run:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await retry_failed(self.driver, self.judge)
+
+    def _wait_for_quiet(self) -> None:
+        """Wait until everything has ended; raise ``TimeoutError`` if nothing ends any more."""
+        ended, since = 0, time.monotonic()
+        while not self._is_quiet():
+            if time.monotonic() - since > self.options.quiet_seconds:
+                raise TimeoutError
+            with suppress(LifecycleError):
+                if (now_ended := self.stack.ends()) != ended:
+                    ended, since = now_ended, time.monotonic()
+            time.sleep(LOOK_SECONDS)
 
     def _is_quiet(self) -> bool:
         """Return whether no job is under way, and none will be tried again."""

@@ -13,7 +13,7 @@ from typing import Self
 
 from embedded.hub.process import HubProcess
 from embedded.redis import redis_command
-from shared.ledger import Ledger, connect
+from shared.ledger import JobEvent, Ledger, connect
 from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings
 from tests.chaos.clock import SteppedClock
 from tests.chaos.failover import replica
@@ -28,6 +28,7 @@ DISK_BYTES = 512 * 1024 * 1024
 RESTART_SECONDS = 0.5
 #: How long a replica that takes over has not heard of its primary.
 LOST_SECONDS = 1.0
+ENDS = (JobEvent.SUCCEEDED, JobEvent.FAILED, JobEvent.CANCELLED)
 
 
 class ChaosStack(Platform):
@@ -101,6 +102,11 @@ class ChaosStack(Platform):
             self._redis_directory = directory
             self._launch("redis")
         return since, until
+
+    def ends(self) -> int:
+        """Return how many ends of jobs the ledger has counted."""
+        counts = self.ledger.counts()
+        return sum(counts.total(each) for each in ENDS)
 
     def processes(self) -> dict[str, int]:
         """Return the processes' ids."""

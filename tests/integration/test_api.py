@@ -284,6 +284,15 @@ def test_cancel_and_retry_follow_the_state(client: TestClient) -> None:
     assert client.post(f"{path}/retry").json()["state"] == "queued"
 
 
+def test_a_cancel_or_retry_whose_answer_was_lost_is_sent_again(client: TestClient) -> None:
+    path = submit(client)["links"]["self"]
+    for call, state in (("cancel", "cancelled"), ("retry", "queued")):
+        for _ in range(2):
+            answer = client.post(f"{path}/{call}", headers={"Idempotency-Key": "mine"})
+            assert (answer.status_code, answer.json()["state"]) == (202, state)
+    assert client.post(f"{path}/retry", headers={"Idempotency-Key": "new"}).status_code == 409
+
+
 def test_wait_holds_the_answer_for_a_while(client: TestClient) -> None:
     response = client.post("/models/download", json=DOWNLOAD, headers={"Prefer": "wait=1"})
     assert response.status_code == 202

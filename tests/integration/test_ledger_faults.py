@@ -1,5 +1,6 @@
 """The ledger while clocks step, Redis stands still or forgets, and replies are lost."""
 
+import asyncio
 import os
 import signal
 import threading
@@ -8,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -15,10 +17,11 @@ import redis
 from embedded.redis import redis_command
 from shared.errors import UnavailableError
 from shared.jobs import JobState
-from shared.ledger import Claimed, Filter, JobEvent, Ledger, connect
+from shared.ledger import AsyncLedger, Claimed, Filter, JobEvent, Ledger, connect, connect_async
 from shared.settings import LedgerSettings, RedisSettings
 from tests.claims import claim, download, want
 from tests.processes import free_port, running, wait_until
+from tests.tcp_proxy import tcp_proxy
 
 CLOCK = "tonumber(redis.call('GET', KEYS[1] .. ':clock'))"
 #: Some moment, in milliseconds.
@@ -214,6 +217,44 @@ def test_a_claim_whose_reply_was_lost_is_repeated_and_costs_nothing(ledger: Ledg
     for _ in range(2):
         assert ledger.finish(again, JobState.SUCCEEDED, result={}, want=want("cpu@a", "downloads"))
     assert ledger.counts().total(JobEvent.SUCCEEDED) == 2
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_cancel_and_a_retry_whose_replies_were_lost_are_no_conflict(
+    redis_settings: RedisSettings,
+    ledger_settings: LedgerSettings,
+    ledger: Ledger,
+    asynchronous: bool,
+) -> None:
+    job_id = ledger.accept(download("m"))[0].id
+    port = urlsplit(redis_settings.url.get_secret_value()).port
+    assert port is not None
+
+    def states(through: RedisSettings, lose_next_answer: Callable[[], None]) -> list[JobState]:
+        blocking = Ledger(connect(through), ledger_settings)
+        blocking.ping()
+        lose_next_answer()
+        cancelled = blocking.cancel(job_id)
+        lose_next_answer()
+        return [cancelled.state, blocking.revive(job_id).state]
+
+    async def async_states(
+        through: RedisSettings, lose_next_answer: Callable[[], None]
+    ) -> list[JobState]:
+        client = connect_async(through)
+        async_ledger = AsyncLedger(client, ledger_settings)
+        await async_ledger.ping()
+        lose_next_answer()
+        cancelled = await async_ledger.cancel(job_id)
+        lose_next_answer()
+        revived = await async_ledger.revive(job_id)
+        await client.aclose()
+        return [cancelled.state, revived.state]
+
+    with tcp_proxy(port) as proxy:
+        how = (address(proxy.port), proxy.lose_next_answer)
+        seen = asyncio.run(async_states(*how)) if asynchronous else states(*how)
+    assert seen == [JobState.CANCELLED, JobState.QUEUED]
 
 
 def test_a_user_of_redis_who_may_not_ask_for_its_memory_can_reconcile(

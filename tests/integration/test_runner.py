@@ -83,7 +83,7 @@ def until_stopped(started: threading.Event) -> Work:
 
     def work(context: JobContext) -> dict[str, Any]:
         started.set()
-        assert context.token.wait(30)
+        assert context.cancel.wait(30)
         context.check()
         raise AssertionError("unreachable")
 

@@ -101,7 +101,7 @@ def bench(ledger: Ledger, ledger_settings: LedgerSettings) -> Iterator[Bench]:
 
 
 def until_stopped(context: JobContext) -> dict[str, Any]:
-    context.token.wait(60)
+    context.cancel.wait(60)
     context.check()
     return {}
 

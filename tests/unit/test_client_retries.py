@@ -130,13 +130,21 @@ def test_the_callers_own_idempotency_key_is_used(ask_api: Ask) -> None:
 def test_what_may_not_be_done_twice_is_not_repeated_after_a_lost_answer(ask_api: Ask) -> None:
     api = Api(httpx.ReadError("cut"), accepted())
     with pytest.raises(UnreachableError):
-        ask_api(api, lambda client: client.jobs.retry("01a2"))
+        ask_api(api, lambda client: client.files.delete("01a2"))
     assert len(api.requests) == 1
 
 
-def test_what_was_never_sent_is_repeated_whatever_it_is(ask_api: Ask) -> None:
-    api = Api(httpx.ConnectError("refused"), accepted())
+def test_a_retry_whose_answer_was_lost_is_the_same_retry_again(ask_api: Ask) -> None:
+    api = Api(httpx.ReadError("cut"), accepted())
     ask_api(api, lambda client: client.jobs.retry("01a2"))
+    first, second = (request.headers["Idempotency-Key"] for request in api.requests)
+    assert first == second
+
+
+def test_what_was_never_sent_is_repeated_whatever_it_is(ask_api: Ask) -> None:
+    api = Api(httpx.ConnectError("refused"), httpx.ReadError("cut"))
+    with pytest.raises(UnreachableError):
+        ask_api(api, lambda client: client.files.delete("01a2"))
     assert len(api.requests) == 2
 
 

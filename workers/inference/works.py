@@ -35,7 +35,7 @@ def inference_works(
             request.options,
             version=request.version,
             stage=request.stage,
-            token=context.token,
+            token=context.cancel,
             on_token=context.emit if request.stream else None,
             on_thought=context.emit_thought if request.stream else None,
             on_progress=context.report,

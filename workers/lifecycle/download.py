@@ -63,7 +63,7 @@ class Download:
             field="model_name",
         )
         self._staging.collect_expired()
-        with self._staging.lock(request.local_model_name, ctx.token):
+        with self._staging.lock(request.local_model_name, ctx.cancel):
             fetched, resumed = self._bring(ctx, request.local_model_name, model, files)
             staged = self._staging.open(request.local_model_name)
             if ctx.job.parent_id is not None:
@@ -151,7 +151,7 @@ class Download:
             ]
             futures = [pool.submit(fetch.run) for fetch in fetches]
             try:
-                _join(futures, ctx.token)
+                _join(futures, ctx.cancel)
             except BaseException:
                 stop.cancel(CancelledError("The download of another file ended"))
                 connections.cut()

@@ -46,7 +46,7 @@ class OllamaPull:
         if (model := self._server.find(request.model_name)) is not None:
             note = {"note": f"Ollama has {model.name} already; `ollama pull` brings a newer one"}
         else:
-            files = self._server.pull(request.model_name, context.token, report).files
+            files = self._server.pull(request.model_name, context.cancel, report).files
             model = self._server.model(request.model_name)
         context.report(model.size_bytes, model.size_bytes, "bytes", model.name)
         return {
@@ -96,7 +96,7 @@ class RegisterOllama:
         """Generate one token; raise what hinders it, for instance a file that is cut off."""
         sampling = OllamaSampling(_SMOKE_OPTIONS)
         with closing(
-            self._server.generate(model.name, _SMOKE_PROMPT, sampling, context.token)
+            self._server.generate(model.name, _SMOKE_PROMPT, sampling, context.cancel)
         ) as chunks:
             for _ in chunks:
                 context.check()

@@ -108,7 +108,7 @@ class Directory:
         if len(stored.checksum) != _MD5_LETTERS:
             return False
         if file.path not in self._md5:
-            self._md5[file.path] = _digest(self._model.path / file.path, "md5", context.token)
+            self._md5[file.path] = _digest(self._model.path / file.path, "md5", context.cancel)
         return stored.checksum == self._md5[file.path]
 
     def _digest(self, file: StagedFile, context: JobContext) -> str:
@@ -116,7 +116,9 @@ class Directory:
         if file.sha256 is not None:
             return file.sha256
         if file.path not in self._sha256:
-            self._sha256[file.path] = _digest(self._model.path / file.path, "sha256", context.token)
+            self._sha256[file.path] = _digest(
+                self._model.path / file.path, "sha256", context.cancel
+            )
         return self._sha256[file.path]
 
     def _upload(self, branch: str, files: Sequence[StagedFile], context: JobContext) -> None:
@@ -150,7 +152,7 @@ class Directory:
                 f"{self._model.name}/{file.path}",
                 self._model.path / file.path,
                 sha256=self._digest(file, context),
-                token=context.token,
+                token=context.cancel,
                 on_bytes=on_bytes,
             )
 

@@ -134,7 +134,7 @@ class Upload:
         """Do steps 2 to 6; ``earlier`` is the commit of a run that died before step 6."""
         if self._restage is not None:
             self._restage(context, request)
-        with self._staging.lock(request.local_model_name, context.token, shared=True):
+        with self._staging.lock(request.local_model_name, context.cancel, shared=True):
             model = self._staging.open(request.local_model_name, request.staged_id)
             if not model.files:
                 raise InvalidInputError(f"{model.name!r} has no files", field="local_model_name")
@@ -352,7 +352,7 @@ def _in_rounds(context: JobContext, attempt: Callable[[], tuple[bool, str | None
 def _wait(context: JobContext, turn: int) -> None:
     """Wait for a random time that may be longer each turn; raise if the work must stop."""
     longest = min(FIRST_WAIT_SECONDS * 2**turn, LONGEST_WAIT_SECONDS)
-    context.token.wait(random.uniform(0, longest))  # noqa: S311 - jitter
+    context.cancel.wait(random.uniform(0, longest))  # noqa: S311 - jitter
     context.check()
 
 

@@ -114,7 +114,7 @@ class Runner:
     def _work(self, context: JobContext) -> tuple[Outcome | None, LifecycleError | None]:
         try:
             context.check()
-            with interrupted_by(context.token):
+            with interrupted_by(context.cancel):
                 result = self._works[context.job.kind](context)
         except LifecycleError as error:
             return None, error
