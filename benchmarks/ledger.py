@@ -6,6 +6,7 @@ serves nobody else meanwhile. The time of a list is that of Redis and of the cli
 """
 
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +19,9 @@ from benchmarks.ledger_server import JOB_RESULT, LedgerServer, end, ledger_serve
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Filter, Ledger, NewJob
 
-#: Calls that are measured together; the least of several such rounds counts, as noise only adds.
+#: Calls that are measured together; the median of several such rounds counts.
 ROUND = 200
-ROUNDS = 9
+ROUNDS = 25
 COST_JOBS = 5_000
 SMALL, LISTED, LARGE = 1_000, 100_000, 1_000_000
 CHILDREN, FAILED = 5_000, 500
@@ -79,9 +80,14 @@ class Costs:
     microseconds: dict[str, list[float]] = field(default_factory=dict)
     commands: dict[str, float] = field(default_factory=dict)
 
-    def least(self, name: str) -> float:
+    def median(self, name: str) -> float:
         """Return the microseconds of one call."""
-        return min(self.microseconds[name])
+        return statistics.median(self.microseconds[name])
+
+    def growth(self, name: str, small: "Costs") -> float:
+        """Return how much more a call takes here, from rounds that followed each other."""
+        rounds = zip(self.microseconds[name], small.microseconds[name], strict=True)
+        return statistics.median(here / there for here, there in rounds)
 
     @contextmanager
     def measured(self, name: str, server: LedgerServer) -> Iterator[None]:
@@ -122,7 +128,7 @@ def _round(server: LedgerServer, costs: Costs) -> None:
 def _cost(server: LedgerServer, report: Report) -> None:
     (costs,) = _costs(server)
     for name, commands in costs.commands.items():
-        report.add(f"{name}: microseconds of Redis", costs.least(name))
+        report.add(f"{name}: microseconds of Redis", costs.median(name))
         report.add(f"{name}: commands of Redis", commands)
     before = server.memory()
     jobs = server.accept(COST_JOBS)
@@ -145,9 +151,8 @@ def _size(text: object) -> int:
 def _growth(small: LedgerServer, server: LedgerServer, report: Report, large: int) -> None:
     at_small, at_large = _costs(small, server)
     for name in at_large.microseconds:
-        report.add(f"{name}: microseconds at {large} jobs", at_large.least(name))
-        growth = at_large.least(name) / at_small.least(name)
-        report.add(f"{name}: {large} jobs beside {SMALL}", growth, 1.3)
+        report.add(f"{name}: microseconds at {large} jobs", at_large.median(name))
+        report.add(f"{name}: {large} jobs beside {SMALL}", at_large.growth(name, at_small), 1.3)
     report.add(f"GB of Redis at {large} jobs", server.memory() / 1e9)
 
 

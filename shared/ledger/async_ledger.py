@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from shared.jobs import Job
-from shared.ledger.connection import redis_errors
+from shared.ledger.connection import is_of_replica, redis_errors
 from shared.ledger.counts import Counts
 from shared.ledger.listings import Filter
 from shared.ledger.queries import Queries
@@ -37,7 +37,7 @@ class SharedCalls:
     def __init__(self, client: Redis) -> None:
         self._redis = client
         self._waiting: deque[tuple[Command, asyncio.Future[Any]]] = deque()
-        self._senders = set[asyncio.Task[None]]()
+        self._senders = set[asyncio.Task[Any] | None]()
 
     async def send(self, command: Command) -> Any:
         """Return the answer to a command; raise as redis-py's client does."""
@@ -45,28 +45,42 @@ class SharedCalls:
         self._waiting.append((command, answer))
         if len(self._senders) < GROUPS:
             # It starts when the tasks that are ready now have made their calls.
-            sender = asyncio.create_task(self._send_all())
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._senders.add(asyncio.create_task(self._send_all()))
         return await answer
 
     async def _send_all(self) -> None:
-        while self._waiting:
-            calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
-            pipe = self._redis.pipeline(transaction=False)
-            for command, _ in calls:
-                pipe.execute_command(*command)
-            try:
-                answers = await pipe.execute(raise_on_error=False)
-            except Exception as error:  # noqa: BLE001 - it is the callers'
-                answers = [error] * len(calls)
-            for (_, future), answer in zip(calls, answers, strict=True):
-                if future.done():
-                    continue  # who called it was cancelled
-                if isinstance(answer, Exception):
-                    future.set_exception(answer)
-                else:
-                    future.set_result(answer)
+        try:
+            while self._waiting:
+                await self._send_some()
+        finally:
+            # Not when the task is done, which is later: a call that comes before that must start
+            # another sender.
+            self._senders.discard(asyncio.current_task())
+
+    async def _send_some(self) -> None:
+        calls = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
+        commands = [command for command, _ in calls]
+        try:
+            answers = await self._answers(commands)
+            if any(map(is_of_replica, answers)):
+                # Behind the same address there may be a new primary.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                answers = await self._answers(commands)
+        except Exception as error:  # noqa: BLE001 - it is the callers'
+            answers = [error] * len(calls)
+        for (_, future), answer in zip(calls, answers, strict=True):
+            if future.done():
+                continue  # who called it was cancelled
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+    async def _answers(self, commands: Sequence[Command]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        return list(await pipe.execute(raise_on_error=False))
 
 
 class AsyncLedger:

@@ -104,8 +104,13 @@ class _AsyncRetryOnNewConnection(AsyncRetry):
 
 
 def _may_pass_elsewhere(error: Exception) -> bool:
+    return not isinstance(error, redis.ResponseError) or is_of_replica(error)
+
+
+def is_of_replica(answer: object) -> bool:
+    """Return whether an answer of Redis is that it is a replica, and refuses what writes."""
     # Before Redis 7 the error of a script has the code of the command inside its text.
-    return not isinstance(error, redis.ResponseError) or "READONLY" in str(error)
+    return isinstance(answer, redis.ResponseError) and "READONLY" in str(answer)
 
 
 #: Refusals that pass, and that redis-py has no class for, wherever a script's error has them.

@@ -1,12 +1,12 @@
 """Counts the transitions of stages, so that no process remembers an older resolution."""
 
+import asyncio
 import math
 import time
 
 import redis
 from redis.asyncio import Redis
 
-from shared.errors import UnavailableError
 from shared.ledger.connection import redis_errors
 from shared.settings import LedgerSettings
 
@@ -22,20 +22,22 @@ class RecentEpoch:
         self._key = epoch_key(settings)
         self._number = 0
         self._read_at = -math.inf
+        self._reading: asyncio.Task[None] | None = None
 
     async def now(self) -> int:
         """Return the number as it was a moment ago."""
-        now = time.monotonic()
-        if now - self._read_at > RECENT_SECONDS:
-            # Before the answer: one call asks, and the others meanwhile use the last number.
-            before, self._read_at = self._read_at, now
-            try:
-                with redis_errors():
-                    self._number = int(await self._redis.get(self._key) or 0)
-            except UnavailableError:
-                self._read_at = before
-                raise
+        if time.monotonic() - self._read_at > RECENT_SECONDS:
+            # One call asks for all that come meanwhile, even if its caller goes away.
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read())
+            await asyncio.shield(self._reading)
         return self._number
+
+    async def _read(self) -> None:
+        began_at = time.monotonic()
+        with redis_errors():
+            self._number = int(await self._redis.get(self._key) or 0)
+        self._read_at = began_at
 
 
 class TransitionEpoch:

@@ -64,11 +64,11 @@ class Listings:
         """Return the ids of the newest children that fit."""
         fields = json.dumps(_fields_of(wanted))
         ids, kind = yield Operation("children", (parent_id, cursor or "", limit, fields))
-        if not kind:
+        if not kind or wanted.kind not in {None, kind}:
             return list(ids)
         # Few of many fit. Redis goes through the smaller of two sets.
         children = self._key("children", parent_id)
-        indices = self._indices(replace(wanted, kind=wanted.kind or JobKind(kind)))
+        indices = self._indices(replace(wanted, kind=JobKind(kind)))
         found = yield Commands(tuple(("ZINTER", 2, children, index) for index in indices))
         fitting = (each for ids in found for each in ids if not cursor or each < cursor)
         return heapq.nlargest(limit, fitting)

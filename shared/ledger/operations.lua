@@ -131,7 +131,8 @@ function operations.revive(id, nonce)
   if parent and exists(parent) then
     local its_state, its_queue = read(parent, 'state', 'queue')
     if its_queue then
-      if not open(its_state) then reopen(parent, 0, id) end
+      -- One whose large input was deleted at its end cannot go on.
+      if not open(its_state) and not read(parent, 'cut') then reopen(parent, 0, id) end
     elseif its_state == 'running' then
       increase(parent, 'pending', 1)
     else
@@ -254,10 +255,13 @@ end
 local function claim(want)
   local before = claimed_before(want)
   if before then return {before, -1} end
-  local records, pause = {}, -1
+  local records, pause, looked_at = {}, -1, 0
   while #records == 0 and pause < 0 do
     local first = first_of(want.queues, want.alone and ':alone' or '')
     if not first then break end
+    -- Where many jobs are late, a call fails some of them, and the slot asks again at once.
+    looked_at = looked_at + 1
+    if looked_at > piece_size then pause = 0 break end
     if not fail_if_late(first.id) then
       local chosen, wait = choose(first, want)
       if not chosen then

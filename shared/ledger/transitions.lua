@@ -89,6 +89,8 @@ local function move(id, to)
     if to == 'running' then observe_claim(queue) end
   end
   if to == 'queued' then
+    -- That of one host was forgotten where nothing waited in it.
+    redis.call('SADD', key('queues'), queue)
     redis.call('ZADD', key('ready', queue), job.priority * 1e13 + job.created_at, id)
     add_queued(submitter, 1)
   end
@@ -136,7 +138,8 @@ local function give_back(id, available)
   enqueue(id, available)
 end
 
--- The hash as a flat list, request and result as JSON or '', and the children of a job that awaited one.
+-- The hash as a flat list, request and result as JSON or '', and the children of a job that awaits one or
+-- was revived.
 -- A worker gets the whole request, and the number of stage transitions so far.
 local function record_of(id, for_worker)
   local job, flat, last = load_job(id), {}, 0
@@ -148,7 +151,7 @@ local function record_of(id, for_worker)
   if for_worker then flat[last + 1], flat[last + 2] = 'epoch', redis.call('GET', epoch_key) or '0' end
   local request = for_worker and job.cut and redis.call('GET', key('input', id)) or redis.call('GET', key('request', id))
   local result = ended[job.state] and redis.call('GET', key('result', id)) or ''
-  local children = job.awaits and redis.call('ZRANGE', key('children', id), 0, -1) or {}
+  local children = (job.awaits or job.has_children) and redis.call('ZRANGE', key('children', id), 0, -1) or {}
   return {flat, request or '', result, children}
 end
 
@@ -252,7 +255,6 @@ local function put(fields, request, input)
   redis.call('SET', key('request', id), request)
   if input then redis.call('SET', key('input', id), input) end
   set_deadlines(id)
-  if fields.queue then redis.call('SADD', key('queues'), fields.queue) end
   if parent then redis.call('ZADD', key('children', parent), 0, id) end
 end
 
@@ -271,6 +273,7 @@ end
 local function reset(id)
   clear(id, 'error', 'progress', 'farthest', 'awaits', 'finished_at', 'started_at', 'cancel_requested', 'deadline')
   write(id, 'attempts', 0, 'crashes', 0)
+  if redis.call('EXISTS', key('children', id)) == 1 then write(id, 'has_children', 1) end
   set_deadlines(id)
   redis.call('DEL', key('events', id), key('result', id))
   redis.call('ZREM', key('expiries'), id)

@@ -1,6 +1,7 @@
 """One run: start, prepare, let everything happen, wait for quiet, do the books."""
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -74,9 +75,18 @@ class Run:
         self.books = Books()
         self._console = console
         self._began = 0.0
+        self._over = threading.Event()
 
     async def happen(self, schedule: Schedule) -> None:
         """Follow the schedule, and wait until all has ended; then look at every job."""
+        try:
+            await self._happen(schedule)
+        finally:
+            # Threads end too where the run is told to stop.
+            self._over.set()
+            self.injector.lift()
+
+    async def _happen(self, schedule: Schedule) -> None:
         self._began = time.monotonic()
         before = {job["job_id"] async for job in accounting.all_jobs(self.driver)}
         sweeping = asyncio.create_task(self._sweep())
@@ -88,9 +98,8 @@ class Run:
         await faults
         seconds = self.options.quiet_seconds
         try:
-            await asyncio.to_thread(self._wait_for_quiet)
-            async with asyncio.timeout(seconds):
-                await clients
+            await asyncio.to_thread(self._wait_for_quiet, clients)
+            clients.result()
         except TimeoutError:
             self.books.wrong("stuck", "the stack", f"no job ended for {seconds:g} s")
         for task in (sweeping, telling):
@@ -105,16 +114,17 @@ class Run:
             await asyncio.sleep(SWEEP_SECONDS)
             await retry_failed(self.driver, self.judge)
 
-    def _wait_for_quiet(self) -> None:
+    def _wait_for_quiet(self, clients: "asyncio.Task[None]") -> None:
         """Wait until everything has ended; raise ``TimeoutError`` if nothing ends any more."""
         ended, since = 0, time.monotonic()
-        while not self._is_quiet():
+        while not (clients.done() and self._is_quiet()):
             if time.monotonic() - since > self.options.quiet_seconds:
                 raise TimeoutError
             with suppress(LifecycleError):
                 if (now_ended := self.stack.ends()) != ended:
                     ended, since = now_ended, time.monotonic()
-            time.sleep(LOOK_SECONDS)
+            if self._over.wait(LOOK_SECONDS):
+                return
 
     def _is_quiet(self) -> bool:
         """Return whether no job is under way, and none will be tried again."""

@@ -1,5 +1,7 @@
 """The ledger keeps its promises on a real Redis."""
 
+import time
+
 import pytest
 import redis
 
@@ -180,6 +182,19 @@ def test_deadline_ends_a_queued_job(ledger: Ledger) -> None:
     error = ledger.get(job.id).error
     assert error is not None
     assert error.code == "deadline_exceeded"
+
+
+def test_a_claim_holds_redis_for_a_few_late_jobs_only(ledger: Ledger) -> None:
+    late = [accept(ledger, lifetime_seconds=0.001) for _ in range(60)]
+    time.sleep(0.01)
+    job = accept(ledger)
+    first = ledger.claim(want("cpu@a", job.queue))
+    assert (first.jobs, first.wait_seconds) == ((), 0), "the slot asks again at once"
+    assert ledger.queued(job.queue) > 1
+    while not (claimed := ledger.claim(want("cpu@a", job.queue)).jobs):
+        pass
+    assert claimed[0].id == job.id
+    assert {ledger.get(each.id).state for each in late} == {JobState.FAILED}
 
 
 def test_cancel_queued_running_and_ended(ledger: Ledger) -> None:

@@ -176,14 +176,18 @@ def test_children_are_listed_by_every_filter(
         end(ledger, state)
     ledger.accept(download("m1", submitter="s1"))
     jobs = [ledger.get(child.id) for child in reversed(children)]
-    for state, model, submitter in product(
-        (None, *JobState), (None, "m1", "other"), (None, "s1", "other")
+    for state, kind, model, submitter in product(
+        (None, *JobState),
+        (None, JobKind.DOWNLOAD, JobKind.INFER),
+        (None, "m1", "other"),
+        (None, "s1", "other"),
     ):
-        wanted = Filter(state, None, model, parent.id, submitter)
+        wanted = Filter(state, kind, model, parent.id, submitter)
         fitting = [
             job.id
             for job in jobs
             if state in {None, job.state}
+            and kind in {None, job.kind}
             and model in {None, job.model}
             and submitter in {None, job.submitter}
         ]

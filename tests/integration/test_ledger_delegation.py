@@ -137,7 +137,9 @@ def test_a_retried_job_decides_which_child_runs_again(
     revived = ledger.revive(parent.id)
     assert (revived.state, revived.awaits) == (JobState.QUEUED, None)
     assert state(ledger, child) is JobState.FAILED
-    assert ledger.delegate(claim(ledger, parent.id), ledger.get(child.id)).kept
+    again = claim(ledger, parent.id)
+    assert again.children == (child.id,), "what it needs to decide"
+    assert ledger.delegate(again, ledger.get(child.id)).kept
     assert state(ledger, child) is JobState.QUEUED
     ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
     assert claim(ledger, parent.id).children == (child.id,)
@@ -249,3 +251,17 @@ def wait_passes(ledger: Ledger) -> int:
 
     wait_until(enough, what="several passes")
     return expired
+
+
+def test_a_parent_without_its_large_input_is_not_taken_along(ledger: Ledger) -> None:
+    new = new_job(JobKind.IMPORT)
+    large = replace(new, request={"smoke_test": {"image": "x" * 100_000}})
+    parent = claim(ledger, ledger.accept(large)[0].id)
+    child = new_job()
+    ledger.delegate(parent, child)
+    ledger.finish(claim(ledger, child.id), JobState.FAILED)
+    ledger.finish(claim(ledger, parent.id), JobState.FAILED)
+    ledger.revive(child.id)
+    assert state(ledger, parent) is JobState.FAILED, "what is left of its request is cut"
+    ledger.finish(claim(ledger, child.id), JobState.SUCCEEDED, result={})
+    assert state(ledger, parent) is JobState.FAILED

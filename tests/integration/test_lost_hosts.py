@@ -36,11 +36,11 @@ def placement(redis_client: "redis.Redis", ledger_settings: LedgerSettings) -> P
 
 
 @pytest.fixture
-def queued(ledger: Ledger) -> Callable[[str], Job]:
+def queued(ledger: Ledger) -> Callable[..., Job]:
     """An upload in a queue."""
 
-    def accept(queue: str) -> Job:
-        request = {"local_model_name": "org_m"}
+    def accept(queue: str, **more: str) -> Job:
+        request = {"local_model_name": "org_m", **more}
         new = NewJob(kind=JobKind.UPLOAD, request=request, queue=queue, model="m", max_attempts=3)
         return ledger.accept(new)[0]
 
@@ -129,3 +129,23 @@ def test_a_job_that_was_claimed_meanwhile_is_left(
     placement.record(PLACED)
     assert give_up(job).state is JobState.RUNNING
     assert not ledger.reassign(job, UPLOADS), "its fence is another one now"
+
+
+def test_a_host_that_was_lost_while_it_ran_its_only_upload_is_noticed(
+    ledger: Ledger, placement: Placement, queued: Callable[..., Job], give_up: GiveUp
+) -> None:
+    placement.record(PLACED)
+    job = queued(uploads_of("gone"))
+    running = claim(ledger, job.id, "cpu@gone")
+    ledger.reconcile()  # nothing waits for the host now, and its queue is forgotten
+    assert ledger.lose(running)
+    assert [each.queue for each in ledger.counts().queues if each.queued] == [uploads_of("gone")]
+    assert give_up(job).queue == UPLOADS
+
+
+def test_an_upload_with_a_long_message_is_given_to_all_hosts_too(
+    placement: Placement, queued: Callable[..., Job], give_up: GiveUp
+) -> None:
+    placement.record(PLACED)
+    job = queued(uploads_of("gone"), commit_message="模" * 2000)
+    assert give_up(job).queue == UPLOADS

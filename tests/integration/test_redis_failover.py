@@ -1,5 +1,6 @@
 """A failover behind one address: the demoted primary keeps its connections and refuses writes."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,11 +8,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from api.circuit import connect_with_breaker
+from api.circuit import connect_async_with_breaker, connect_with_breaker
 from embedded.redis import redis_command
 from shared.errors import UnavailableError
 from shared.jobs import JobKind
-from shared.ledger import Ledger, NewJob, connect
+from shared.ledger import AsyncLedger, Ledger, NewJob, connect
 from shared.settings import LedgerSettings, RedisSettings
 from tests.processes import free_port, running, wait_until
 from tests.tcp_proxy import tcp_proxy
@@ -65,3 +66,27 @@ def test_a_demoted_primary_is_left_for_the_new_one(
         pipe.execute()
         with redis.Redis(port=new) as promoted:
             assert promoted.get("written") == b"1"
+
+
+def test_calls_that_go_together_leave_a_demoted_primary_too(
+    pair: tuple[int, int], ledger_settings: LedgerSettings
+) -> None:
+    old, new = pair
+    with tcp_proxy(old) as proxy:
+        url = {"url": f"redis://127.0.0.1:{proxy.port}/0"}
+
+        async def calling() -> None:
+            client = connect_async_with_breaker(RedisSettings.model_validate(url))
+            ledger = AsyncLedger(client, ledger_settings)
+            await ledger.accept(download())
+            with redis.Redis(port=new) as promoted, redis.Redis(port=old) as demoted:
+                promoted.replicaof("NO", "ONE")
+                demoted.replicaof("127.0.0.1", str(new))
+            with pytest.raises(UnavailableError, match="READONLY"):
+                await ledger.accept(download())
+            proxy.lead_to(new)
+            # A connection to the old one is open, and was used a moment ago.
+            await asyncio.gather(*(ledger.accept(download()) for _ in range(3)))
+            await client.aclose()
+
+        asyncio.run(calling())

@@ -1,5 +1,6 @@
 """The runner on a real ledger: every way a job can leave it."""
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -148,6 +149,14 @@ def test_the_next_attempt_waits_for_as_long_as_the_error_asks(bench: Bench) -> N
     job = bench.run(raising(limited))
     assert job.state is JobState.QUEUED
     assert (job.available_at - job.created_at).total_seconds() >= 120
+
+
+def test_a_disk_that_is_full_is_no_defect_wherever_it_shows(bench: Bench) -> None:
+    job = bench.run(raising(OSError(errno.ENOSPC, "No space left on device", "manifest.json")))
+    assert (job.state, job.attempts) == (JobState.FAILED, 1)
+    assert job.error is not None
+    assert job.error.code == "insufficient_disk"
+    assert "manifest.json" in job.error.detail
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), KeyboardInterrupt(), KeyError("x")])

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 
 from shared.errors import ConflictError, NotFoundError, UnavailableError
 from shared.jobs import JobState
 from shared.ledger import AsyncLedger, Ledger, connect_async
+from shared.ledger.async_ledger import SharedCalls
 from shared.settings import LedgerSettings, RedisSettings
 from tests.claims import download
 from tests.processes import free_port
@@ -101,3 +102,42 @@ def test_without_redis_all_who_wait_are_told(ledger_settings: LedgerSettings) ->
         ),
     )
     assert all(isinstance(answer, UnavailableError) for answer in answers)
+
+
+class _Answers:
+    """A client, and its pipelines, that answers all calls at one moment."""
+
+    def __init__(self) -> None:
+        self.come = asyncio.Event()
+        self.executions = asyncio.Queue[None]()
+
+    def pipeline(self, **_: object) -> "_Answers":
+        return self
+
+    def execute_command(self, *command: object) -> None:
+        """Take a command."""
+
+    async def execute(self, **_: object) -> list[str]:
+        self.executions.put_nowait(None)
+        await self.come.wait()
+        return ["answer"]
+
+
+def test_a_call_that_follows_two_answers_at_once_is_sent() -> None:
+    async def calling() -> list[Any]:
+        answers = _Answers()
+        calls = SharedCalls(answers)  # type: ignore[arg-type]
+
+        async def twice() -> Any:
+            await calls.send(("GET", "a"))
+            return await calls.send(("GET", "b"))
+
+        tasks = [asyncio.create_task(twice())]
+        await answers.executions.get()
+        tasks.append(asyncio.create_task(calls.send(("GET", "c"))))
+        await answers.executions.get()
+        answers.come.set()
+        async with asyncio.timeout(10):
+            return await asyncio.gather(*tasks)
+
+    assert asyncio.run(calling()) == ["answer", "answer"]

@@ -172,7 +172,7 @@ def test_waits_end_in_time_whatever_they_meet(
                 answer = await client.get(f"/jobs/{job_id}{wait}")
                 assert answer.json().get("state") == "queued", answer.text
 
-            return await lateness(ask, [0.5 + 0.01 * number for number in range(200)])
+            return await lateness(ask, [0.5 + 0.02 * number for number in range(60)])
 
     assert asyncio.run(late()) < LATE_SECONDS
 
@@ -201,7 +201,7 @@ def test_no_wait_is_held_for_ever(
                 assert (await ends.ended(job_id, seconds)).state is JobState.QUEUED
 
         try:
-            return await lateness(ask, [0.02 + 0.001 * number for number in range(400)])
+            return await lateness(ask, [0.02 + 0.002 * number for number in range(200)])
         finally:
             await ends.close()
             await client.aclose()

@@ -78,7 +78,9 @@ class LostHostRecovery:
 
     def _hand_on(self, job: Job) -> bool:
         """Let another host download the files and upload them; return whether one can."""
-        known = self._placement.find(job.request["local_model_name"]) is not None
+        # A list leaves out large requests: a commit's message may be long.
+        request = self._ledger.get(job.id).request
+        known = self._placement.find(request["local_model_name"]) is not None
         return known and job.parent_id is None and self._ledger.reassign(job, UPLOADS)
 
     def _fail(self, job: Job, host: str) -> bool:

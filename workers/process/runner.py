@@ -1,5 +1,6 @@
 """Runs one claimed job to its end: the only place that catches everything a job may raise."""
 
+import errno
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from shared.errors import (
     CancelledError,
     DrainingError,
     ErrorInfo,
+    InsufficientDiskError,
     InternalError,
     Interruption,
     LeaseLostError,
@@ -122,6 +124,8 @@ class Runner:
             return None, OutOfMemoryError("the worker has no memory for this job now")
         # A SystemExit or a MemoryError that leaves the body costs the pool its slot (field notes).
         except BaseException as error:
+            if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                return None, InsufficientDiskError(f"the worker's disk is full: {error}")
             log.exception("defect in a job")
             return None, InternalError(f"{type(error).__name__}: {error}")
         return result, None

@@ -4,15 +4,18 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils.logging import disable_progress_bar
 
+from shared.cancellation import CancelToken
 from shared.errors import InvalidInputError, OutOfMemoryError
 from shared.settings import Settings
 from shared.tasks import Task
@@ -20,7 +23,6 @@ from workers.inference.architectures import family_of, read_config, tasks_of
 from workers.inference.calls import InferenceCall
 from workers.inference.devices import choose_device, free_bytes
 from workers.inference.engines.base import BaseEngine, LoadedModel, ModelSource
-from workers.inference.engines.interruption import interruptible, make_interruptible
 from workers.inference.engines.transformers_loading import check_files, dtype_of, float_bytes, load
 from workers.inference.memory import set_memory_aside
 from workers.inference.weights import tensors
@@ -30,6 +32,8 @@ _RANDOM = threading.Lock()
 _POLL_SECONDS = 0.05
 #: Inputs that are seconds, not pixels or sound: the model calculates with them as they are.
 _EXACT = {"second_per_grid_ts"}
+#: The token of the call that this thread works on: several share a model.
+_TOKEN: ContextVar[CancelToken | None] = ContextVar("cancel_token", default=None)
 
 
 @dataclass
@@ -103,7 +107,7 @@ class TransformersEngine(BaseEngine[TransformersModel]):
         config = read_config(directory)
         with _memory_errors():
             model, processor = load(directory, family_of(config), self._dtype, source.device)
-        make_interruptible(model)
+        _make_interruptible(model)
         return TransformersModel(
             architecture=type(model).__name__,
             tasks=tasks_of(config),
@@ -118,7 +122,7 @@ class TransformersEngine(BaseEngine[TransformersModel]):
 
         Return what ``generate`` returns, a list of that, or of what the ``Forward`` keeps.
         """
-        with interruptible(call.token):
+        with _interruptible(call.token):
             match inputs:
                 case Generation():
                     return self._generation(model, inputs, call)
@@ -219,3 +223,30 @@ def _directory(source: ModelSource) -> Path:
             field="model_name",
         )
     return source.directory
+
+
+def _make_interruptible(model: nn.Module) -> None:
+    """Have every layer look at the token before it runs: a long prompt is one step of generation.
+
+    What cannot be interrupted is then one layer's work, not one step's.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList):
+            for layer in module:
+                layer.register_forward_pre_hook(_look)
+
+
+@contextmanager
+def _interruptible(token: CancelToken) -> Iterator[None]:
+    """Let a token interrupt the models that this thread runs in the block."""
+    before = _TOKEN.set(token)
+    try:
+        yield
+    finally:
+        _TOKEN.reset(before)
+
+
+def _look(_module: nn.Module, _inputs: Any) -> None:
+    token = _TOKEN.get()
+    if token is not None:
+        token.check()
