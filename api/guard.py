@@ -67,10 +67,12 @@ def _is_unknown(scope: Scope) -> bool:
 
 def key_in(headers: Headers) -> str | None:
     """Return the text of the API key that a call shows."""
-    scheme, _, text = headers.get("authorization", "").partition(" ")
+    # `Headers.get` searches, and raises inside, once for each header that is not there.
+    first = dict(reversed(headers.raw))
+    scheme, _, text = first.get(b"authorization", b"").decode("latin-1").partition(" ")
     if scheme.lower() == "bearer":
         return text.strip()
-    return headers.get("x-api-key", "").strip() or None
+    return first.get(b"x-api-key", b"").decode("latin-1").strip() or None
 
 
 def _address(scope: Scope) -> str:

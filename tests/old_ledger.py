@@ -18,6 +18,9 @@ _TIMES = {
     *("lease_until", "claimed_at"),
 }
 
+#: Celery's keys for its remote control, which a worker of any version writes when it has connected.
+_REMOTE_CONTROL = ("_kombu.binding.celery.pidbox", "_kombu.binding_deadlines")
+
 
 class OldRedis:
     """A database with what was recorded, as if it had been written just now."""
@@ -57,7 +60,7 @@ class OldRedis:
 
     def keys(self) -> set[str]:
         """Return all keys but those of this version."""
-        own = {f"{self.prefix}:schema"}
+        own = {f"{self.prefix}:schema", *_REMOTE_CONTROL}
         every = {str(key) for key in self.client.scan_iter()} - own
         return {
             key for key in every if not key.startswith((f"{self.prefix}:2:", f"{self.prefix}."))
