@@ -176,7 +176,7 @@ local function warm_job(first, warm)
 end
 
 -- Chooses between the job whose turn it is and those whose models are warm at the asking worker (decision
--- record 0021). Returns a job, or nil and the milliseconds after which to ask again.
+-- record 0022). Returns a job, or nil and the milliseconds after which to ask again.
 local function choose(first, want)
   local job = load_job(first.id)
   local affinity, passed = job.affinity, job.passed_at

@@ -10,7 +10,7 @@ from shared.errors import HostLostError, UnavailableError
 from shared.jobs import Job, JobKind, JobState, Progress
 from shared.ledger import JobEvent, Ledger, NewJob
 from shared.settings import LedgerSettings
-from tests.claims import claim
+from tests.claims import claim, download
 from workers.context import JobContext, Work
 from workers.process.heartbeat import Heartbeat
 from workers.process.runner import Runner
@@ -36,14 +36,8 @@ class Bench:
         self.client.set(f"{self.settings.prefix}:2:clock", round(self.seconds * 1000))
 
     def submit(self, **changes: Any) -> str:
-        fields: dict[str, Any] = {
-            "kind": JobKind.DOWNLOAD,
-            "request": {},
-            "queue": "downloads",
-            "model": "m",
-            "max_attempts": 2,
-        }
-        return self.ledger.accept(NewJob(**(fields | changes)))[0].id
+        fields: dict[str, Any] = {"request": {}, "max_attempts": 2} | changes
+        return self.ledger.accept(download("m", **fields))[0].id
 
     def run(self, job_id: str, work: Work) -> Job:
         works = dict.fromkeys(JobKind, work)

@@ -11,8 +11,9 @@ import redis
 
 from shared.errors import UnavailableError
 from shared.jobs import Job, JobKind, JobState
-from shared.ledger import Claimed, Ledger, NewJob, Want
+from shared.ledger import Claimed, Ledger, Want
 from shared.settings import LedgerSettings
+from tests.claims import download
 from tests.processes import wait_until
 from workers.context import JobContext, Work
 from workers.process.heartbeat import Heartbeat
@@ -65,14 +66,8 @@ class Bench:
         threading.Thread(target=self.heartbeat.run, daemon=True).start()
 
     def submit(self, **changes: Any) -> str:
-        fields: dict[str, Any] = {
-            "kind": JobKind.DOWNLOAD,
-            "request": {},
-            "queue": "downloads",
-            "model": "m",
-            "max_attempts": 2,
-        }
-        return self.ledger.accept(NewJob(**(fields | changes)))[0].id
+        fields: dict[str, Any] = {"request": {}, "max_attempts": 2} | changes
+        return self.ledger.accept(download("m", **fields))[0].id
 
     def start(self, work: Work, number: int = 1, models: Models | None = None) -> Slots:
         runner = Runner(self.ledger, self.heartbeat, {JobKind.DOWNLOAD: work}, self.settings)

@@ -9,9 +9,10 @@ from typing import Any
 
 import redis
 
-from shared.jobs import Job, JobKind
-from shared.ledger import Ledger, NewJob
+from shared.jobs import Job
+from shared.ledger import Ledger
 from shared.settings import LedgerSettings, RedisSettings
+from tests.claims import download
 from tests.processes import start, stop, wait_until
 
 
@@ -98,18 +99,6 @@ class Workplace:
 
     def _ready(self) -> int:
         return self.log.read_text().count("worker ready") if self.log.exists() else 0
-
-
-def download(model: str, **changes: Any) -> NewJob:
-    """Return a download that the scripted worker does."""
-    fields: dict[str, Any] = {
-        "kind": JobKind.DOWNLOAD,
-        "request": {"model_name": model},
-        "queue": "downloads",
-        "model": model,
-        "max_attempts": 3,
-    }
-    return NewJob(**(fields | changes))
 
 
 def alive(process: int) -> bool:
