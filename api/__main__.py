@@ -34,7 +34,7 @@ def _serve(settings: Settings) -> None:
     from shared.ledger import connect  # noqa: PLC0415
     from shared.logs import configure_logs  # noqa: PLC0415
 
-    configure_logs()
+    configure_logs(settings.log.level)
     client = connect(settings.redis)
     prepare(client, settings.ledger)
     keys = KeyStore(client, settings.ledger)

@@ -98,12 +98,13 @@ def create_process_app() -> FastAPI:
     """Build the app of this process; uvicorn calls it in each."""
     from api.app import create_app  # noqa: PLC0415 - not needed by the supervisor
 
-    configure_logs()
+    settings = Settings()
+    configure_logs(settings.log.level)
     # A thread that computes holds the event loop up for this long; the default is 5 ms.
     sys.setswitchinterval(0.001)
     if supervisor := multiprocessing.parent_process():
         threading.Thread(target=_stop_after, args=(supervisor,), daemon=True).start()
-    app = create_app(Settings())
+    app = create_app(settings)
     # What is there now stays: the garbage collector need not look at it again and again.
     gc.freeze()
     return app

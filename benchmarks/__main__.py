@@ -58,7 +58,9 @@ def main() -> int:
             right = measure_soak(served, parsed.minutes) and right
     if "peers" in names:
         options = Options(parsed.environments, parsed.rounds, parsed.seconds, parsed.only)
-        with _directory() as directory, serving(Path(directory)) as served:
+        # No party logs its calls.
+        quiet = {"LOG_LEVEL": "warning"}
+        with _directory() as directory, serving(Path(directory), **quiet) as served:
             measure_peers(served, Path(directory), options)
     return 0 if right else 1
 

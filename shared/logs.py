@@ -41,8 +41,9 @@ def _lines(*arguments: Any) -> _Lines:
     return _Lines(_NAMES(*arguments).name)
 
 
-def configure_logs(level: int = logging.INFO) -> None:
-    """Send structlog's and the standard library's records to standard error."""
+def configure_logs(level: str = "info") -> None:
+    """Send structlog's and the standard library's records of a level to standard error."""
+    least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -57,7 +58,7 @@ def configure_logs(level: int = logging.INFO) -> None:
     structlog.configure(
         processors=[*shared, *renderer, _redact],
         logger_factory=_lines,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
@@ -73,9 +74,9 @@ def configure_logs(level: int = logging.INFO) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    root.setLevel(least)
     # One line for each call that a client of ours makes would bury our own.
     for chatty in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+        logging.getLogger(chatty).setLevel(max(least, logging.WARNING))
     # It warns of every body that a client got wrong.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -121,7 +121,7 @@ class LedgerModel:
 
     def fits(self, asked: list[Entry]) -> bool:
         """Return whether so many more may wait."""
-        wanted = defaultdict[str, int](int)
+        wanted = Counter[str]()
         for job in asked:
             wanted["bytes"] += job.size
             if job.queue:
@@ -131,8 +131,8 @@ class LedgerModel:
         for job in self.open():
             wanted["bytes"] += job.size
             if job.state is JobState.QUEUED:
-                wanted[f"queue {job.queue}"] += f"queue {job.queue}" in wanted
-                wanted[f"submitter {job.submitter}"] += f"submitter {job.submitter}" in wanted
+                bounds = {f"queue {job.queue}", f"submitter {job.submitter}"}
+                wanted.update(bounds & wanted.keys())
         most = {
             "bytes": self.settings.max_request_bytes,
             "queue": self.settings.max_queued,
@@ -223,7 +223,11 @@ class LedgerModel:
         nonce, held = self.slots.get(place, ("", []))
         if nonce == want.nonce:
             return [each for each in held if self._is_run(each, nonce)], None
+        looked_at = 0
         while (first := self._first(want)) is not None:
+            looked_at += 1
+            if looked_at > self.piece:
+                return [], 0
             if self._give_up(first):
                 continue
             chosen = self._choose(first, want)
@@ -373,8 +377,10 @@ class LedgerModel:
 
     def _take_with_companions(self, chosen: Entry, want: Want) -> list[str]:
         lanes = chosen.lanes or ""
-        self.turns[lanes] += 1
-        self.lanes[lanes][chosen.lane] = self.turns[lanes]
+        if len(self.lanes[lanes]) > 1:
+            # A lane that waits alone keeps its turn.
+            self.turns[lanes] += 1
+            self.lanes[lanes][chosen.lane] = self.turns[lanes]
         self._take(chosen, want)
         places = (want.warm or {}).get(chosen.affinity, 1) if chosen.affinity else 1
         equals = sorted(self.standing(lanes), key=lambda job: job.order)

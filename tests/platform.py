@@ -15,7 +15,8 @@ import httpx
 from embedded.health import RedisProbe
 from embedded.hub.process import HubProcess
 from embedded.redis import redis_command
-from shared.settings import LakeFSSettings
+from shared.ledger import Presence, connect
+from shared.settings import LakeFSSettings, LedgerSettings, RedisSettings
 from tests.processes import free_port, listens, start, stop, wait_until
 
 Json = dict[str, Any]
@@ -44,8 +45,6 @@ class Platform:
         self.staging = directory / "staging"
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.api_port}", timeout=150)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        #: How long each log was when its process was started.
-        self._begins: dict[str, int] = {}
         self.env = {
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_port}/0",
             "MLFLOW_TRACKING_URI": mlflow_url,
@@ -103,9 +102,7 @@ class Platform:
         return self.directory / host / "staging"
 
     def _launch(self, name: str) -> None:
-        log = self.directory / f"{name}.log"
-        self._begins[name] = len(self.log(name)) if log.exists() else 0
-        env = self.env | self._own_env(name)
+        env, log = self.env | self._own_env(name), self.directory / f"{name}.log"
         self._processes[name] = start(self._command(name), log=log, env=env)
 
     def _own_env(self, name: str) -> dict[str, str]:
@@ -136,7 +133,10 @@ class Platform:
             return RedisProbe(url=self.env["REDIS_URL"]).healthy()
         if name == "api":
             return listens(self.api_port) and self.http.get("/health/ready").status_code == 200
-        return "worker ready" in self.log(name)[self._begins[name] :]
+        client = connect(RedisSettings.model_validate({"url": self.env["REDIS_URL"]}))
+        with client:
+            workers = Presence(client, LedgerSettings()).workers()
+        return self.pid(name) in {worker.status.get("pid") for worker in workers}
 
     # ── the public API ───────────────────────────────────────────────────────
 

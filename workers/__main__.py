@@ -62,7 +62,7 @@ def _run(
 ) -> None:
     from workers.app import Worker  # noqa: PLC0415 - it takes seconds, which a look has not
 
-    configure_logs()
+    configure_logs(settings.log.level)
     if device:
         settings = on_device(settings, device)
         name = name or name_on_device(settings)

@@ -1,6 +1,7 @@
 """Composition root of a worker: its parts, and its life from start to shutdown."""
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -149,7 +150,7 @@ class Worker:
         """Run jobs until told to stop."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._await_schema()
-        signals.setup_logging.connect(lambda **_: configure_logs(), weak=False)
+        signals.setup_logging.connect(lambda **_: configure_logs(self.settings.log.level), weak=False)
         signals.worker_ready.connect(lambda **_: self._start(), weak=False)
         signals.worker_shutting_down.connect(lambda **_: self._drain.begin(), weak=False)
         status = self._celery.run(list(self._parts.works), self.slots)
@@ -234,6 +235,7 @@ class Worker:
 
     def _own_status(self) -> dict[str, Any]:
         return {
+            "pid": os.getpid(),
             "in_flight": len(self._heartbeat.running()),
             "consuming": self._liveness.consuming,
             "draining": self._drain.begun,

@@ -12,6 +12,7 @@ from shared.settings.inference import InferenceSettings, MediaSettings
 from shared.settings.platform import (
     ApiSettings,
     LedgerSettings,
+    LogSettings,
     StorageSettings,
     WorkerSettings,
 )
@@ -35,6 +36,7 @@ __all__ = [
     "InferenceSettings",
     "LakeFSSettings",
     "LedgerSettings",
+    "LogSettings",
     "MLflowSettings",
     "MediaSettings",
     "OllamaSettings",
@@ -58,6 +60,7 @@ class Settings(BaseModel):
     mlflow: MLflowSettings = Field(default_factory=MLflowSettings)
     ollama: OllamaSettings = Field(default_factory=OllamaSettings)
     flower: FlowerSettings = Field(default_factory=FlowerSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     worker: WorkerSettings = Field(default_factory=WorkerSettings)
     inference: InferenceSettings = Field(default_factory=InferenceSettings)

@@ -2,11 +2,16 @@
 
 import socket
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from shared.settings.group import GIB, MIB, Group
+
+
+def _lower(given: object) -> object:
+    return given.lower() if isinstance(given, str) else given
 
 
 class LedgerSettings(Group):
@@ -118,6 +123,17 @@ class ApiSettings(Group):
         "the long run; 0: any number.",
     )
     calls_burst: int = Field(50, ge=1, description="And how many of them at once.")
+
+
+class LogSettings(Group):
+    """What the API and the workers write to standard error."""
+
+    section = "log"
+    model_config = SettingsConfigDict(env_prefix="LOG_")
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
+        "info", description="The least level of a line. `info` has a line for each call and job."
+    )
 
 
 class StorageSettings(Group):

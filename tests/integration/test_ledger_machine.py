@@ -70,6 +70,7 @@ WANTS = st.tuples(
 )
 Wanted = tuple[str, int, tuple[str, ...], bool, bool]
 CHANNELS = ("ends-1", "ends-2")
+LONG = (pytest.mark.long, pytest.mark.timeout(2400))
 
 
 class DeadError(Exception):
@@ -505,11 +506,12 @@ def machine(
         pool.disconnect()
 
 
-def test_the_ledger_does_what_its_model_does(machine: type[LedgerMachine]) -> None:
+@pytest.mark.parametrize("examples", [60, pytest.param(1000, marks=LONG)])
+def test_the_ledger_does_what_its_model_does(machine: type[LedgerMachine], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=60,
+            max_examples=examples,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

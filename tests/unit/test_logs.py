@@ -8,6 +8,7 @@ import textwrap
 import pytest
 
 from shared.redaction import keep_secret, redacted
+from shared.settings import LogSettings
 
 SECRET = "CanaryCanaryCanary0123"
 
@@ -86,6 +87,24 @@ def test_bound_ids_are_in_every_line() -> None:
         ("ours", "j", "r"),
         ("theirs", "j", "r"),
     ]
+
+
+def test_lines_below_the_level_are_left_out() -> None:
+    lines = _lines(
+        """
+        configure_logs("warning")
+        structlog.get_logger().info("ours")
+        logging.getLogger("library").info("theirs")
+        structlog.get_logger().warning("ours")
+        logging.getLogger("library").warning("theirs")
+        """
+    )
+    assert [json.loads(line)["level"] for line in lines] == ["warning", "warning"]
+
+
+def test_the_level_is_a_setting_in_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "WARNING")
+    assert LogSettings().level == "warning"
 
 
 def _lines(code: str) -> list[str]:
