@@ -37,7 +37,8 @@ class Submission:
 
         The job that an idempotency key stands for already is not checked again.
         """
-        job = replace(job, submitter=wait.submitter)
+        waiter = self._ends.channel if wait.seconds else ""
+        job = replace(job, submitter=wait.submitter, waiter=waiter)
         children = [replace(child, submitter=wait.submitter) for child in children]
         accepted = None
         if prepare is not None:
@@ -55,9 +56,7 @@ class Submission:
 
     async def _accepted_and_ended(self, job: NewJob, children: Sequence[NewJob], wait: Wait) -> Job:
         with self._ends.expected(job.id) as end:
-            accepted, is_new = await self._ledger.accept(
-                job, children, wait.idempotency_key, self._ends.channel
-            )
+            accepted, is_new = await self._ledger.accept(job, children, wait.idempotency_key)
             if is_new:
                 return await _after(self._ends.wait(job.id, end, wait.seconds), accepted)
         return await self._ended(accepted, wait.seconds)

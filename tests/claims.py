@@ -4,6 +4,7 @@ from typing import Any
 
 from shared.jobs import Job, JobKind
 from shared.ledger import Ledger, NewJob, Want
+from shared.ledger.schema import celery_queue
 
 
 def want(worker: str, *queues: str, **how: object) -> Want:
@@ -35,3 +36,8 @@ def download(model: str, **changes: Any) -> NewJob:
         "max_attempts": 3,
     }
     return NewJob(**(fields | changes))
+
+
+def entries(ledger: Ledger, lanes: str) -> int:
+    """Return how many entries stand in the list that idle slots of a queue wait for."""
+    return int(ledger._redis.llen(celery_queue(ledger._settings, lanes)))

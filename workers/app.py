@@ -150,7 +150,8 @@ class Worker:
         """Run jobs until told to stop."""
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._await_schema()
-        signals.setup_logging.connect(lambda **_: configure_logs(self.settings.log.level), weak=False)
+        level = self.settings.log.level
+        signals.setup_logging.connect(lambda **_: configure_logs(level), weak=False)
         signals.worker_ready.connect(lambda **_: self._start(), weak=False)
         signals.worker_shutting_down.connect(lambda **_: self._drain.begin(), weak=False)
         status = self._celery.run(list(self._parts.works), self.slots)

@@ -93,14 +93,10 @@ class AsyncLedger:
         self._scripts = Scripts(settings)
 
     async def accept(
-        self,
-        job: NewJob,
-        children: Sequence[NewJob] = (),
-        idempotency_key: str | None = None,
-        waiter: str = "",
+        self, job: NewJob, children: Sequence[NewJob] = (), idempotency_key: str | None = None
     ) -> tuple[Job, bool]:
-        """Accept a job; its end is published on the channel ``waiter``, if one is given."""
-        return await self._do(self._queries.accept(job, children, idempotency_key, waiter))
+        """Accept a job, with its children; return it and whether it is new."""
+        return await self._do(self._queries.accept(job, children, idempotency_key))
 
     async def accepted_before(self, job: NewJob, idempotency_key: str) -> Job | None:
         """Return the job that ``accept`` would give for a key that was used; None if it was not."""

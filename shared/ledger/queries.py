@@ -39,14 +39,9 @@ class Queries(Listings):
         self._old_prefix = settings.prefix
 
     def accept(
-        self,
-        job: NewJob,
-        children: Sequence[NewJob] = (),
-        idempotency_key: str | None = None,
-        waiter: str = "",
+        self, job: NewJob, children: Sequence[NewJob] = (), idempotency_key: str | None = None
     ) -> Steps[tuple[Job, bool]]:
         """Write a job down, with its children, and return it and whether it is new."""
-        job = replace(job, waiter=waiter)
         encoded = job.encoded(_fingerprint(job) if idempotency_key else "")
         own = _own(idempotency_key, job) if idempotency_key else ""
         # One JSON text: redis-py encodes each argument for itself.

@@ -48,7 +48,7 @@ class NewJob:
     part: tuple[int, int] | None = None
     #: The job that waits for it, where that accepts it while it runs.
     parent_id: str | None = None
-    #: The channel of an API process that waits for its end.
+    #: The channel of an API process that waits for its end, which is published there.
     waiter: str = ""
     id: str = field(default_factory=new_id)
 

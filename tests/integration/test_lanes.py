@@ -11,7 +11,7 @@ from shared.jobs import JobKind, JobState
 from shared.ledger import Ledger, connect
 from shared.ledger.schema import celery_queue
 from shared.settings import LedgerSettings, RedisSettings
-from tests.claims import claim_next, download, want
+from tests.claims import claim_next, download, entries, want
 from tests.integration.workplace import Workplace
 from tests.processes import wait_until
 from workers.process.heartbeat import Heartbeat
@@ -93,7 +93,7 @@ def test_a_job_that_lost_two_workers_starts_only_alone(ledger: Ledger) -> None:
         assert job is not None
         ledger.lose(job)
     wait_until(
-        lambda: ledger.reconcile() and ledger.wait_for_work(("downloads",), 0.01, alone=True),
+        lambda: ledger.reconcile() and entries(ledger, "downloads:alone"),
         what="its backoff is over",
     )
     (good,) = batch(ledger, 1)

@@ -11,7 +11,7 @@ from shared.ledger import Filter, Ledger, NewJob, TransitionEpoch
 from shared.ledger.schema import celery_queue
 from shared.settings import LedgerSettings
 from tests import claims
-from tests.claims import claim_next, want
+from tests.claims import claim_next, entries, want
 from tests.processes import wait_until
 
 
@@ -106,10 +106,10 @@ def test_requeued_job_waits_for_its_backoff(ledger: Ledger) -> None:
     error = ErrorInfo(code="unavailable", detail="hub down", retryable=True)
     assert ledger.requeue(job, delay_seconds=0.3, error=error).kept
     assert claim_next(ledger, "cpu@b", "downloads") is None
-    assert not ledger.wait_for_work(("downloads",), 0.01), "no entry wakes a slot for it"
+    assert not entries(ledger, "downloads"), "no entry wakes a slot for it"
     assert ledger.get(job.id).error == error
     wait_until(
-        lambda: ledger.reconcile() and ledger.wait_for_work(("downloads",), 0.01),
+        lambda: ledger.reconcile() and entries(ledger, "downloads"),
         what="job is available again",
     )
     again = claim(ledger, job)
@@ -131,7 +131,7 @@ def test_lost_lease_queues_the_job_and_then_fails_it_as_crashed(ledger: Ledger) 
         assert ledger.get(job.id).crashes == crash
     assert claim_next(ledger, "cpu@b", "downloads") is None, "after two crashes only alone"
     wait_until(
-        lambda: ledger.reconcile() and ledger.wait_for_work(("downloads",), 0.01, alone=True),
+        lambda: ledger.reconcile() and entries(ledger, "downloads:alone"),
         what="its backoff is over",
     )
     claim(ledger, job, alone=True)
@@ -160,20 +160,19 @@ def test_heartbeat_keeps_the_lease(ledger: Ledger) -> None:
 def test_each_job_that_may_start_has_one_entry_in_the_list_of_its_queue(
     ledger: Ledger, redis_client: "redis.Redis", ledger_settings: LedgerSettings
 ) -> None:
-    entries = celery_queue(ledger_settings, "downloads")
     first, _, third = (accept(ledger) for _ in range(3))
-    assert redis_client.llen(entries) == 3
+    assert entries(ledger, "downloads") == 3
     ledger.cancel(third.id)
-    assert redis_client.llen(entries) == 2
-    assert ledger.wait_for_work(("downloads",), 1)
+    assert entries(ledger, "downloads") == 2
+    redis_client.rpop(celery_queue(ledger_settings, "downloads"))
     ledger.reconcile()
-    assert redis_client.llen(entries) == 2, "the slot that took one died"
-    redis_client.delete(entries)
+    assert entries(ledger, "downloads") == 2, "the slot that took one died"
+    redis_client.delete(celery_queue(ledger_settings, "downloads"))
     claim(ledger, first)
-    assert redis_client.llen(entries) == 1, "the list was deleted"
-    redis_client.lpush(entries, "not json", "{}")
+    assert entries(ledger, "downloads") == 1, "the list was deleted"
+    redis_client.lpush(celery_queue(ledger_settings, "downloads"), "not json", "{}")
     ledger.reconcile()
-    assert redis_client.llen(entries) == 1
+    assert entries(ledger, "downloads") == 1
 
 
 def test_deadline_ends_a_queued_job(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from shared.errors import UnavailableError
 from shared.jobs import Job, JobKind, JobState
 from shared.ledger import Claimed, Ledger, Want
 from shared.settings import LedgerSettings
-from tests.claims import download
+from tests.claims import download, entries
 from tests.processes import wait_until
 from workers.context import JobContext, Work
 from workers.process.heartbeat import Heartbeat
@@ -125,8 +125,8 @@ def test_a_busy_worker_makes_one_script_call_for_each_job(
 def test_a_claim_whose_reply_was_lost_is_not_lost(bench: Bench) -> None:
     real, lost = Ledger.claim, list[Claimed]()
 
-    def stumble(ledger: Ledger, want: Want) -> Claimed:
-        claimed = real(ledger, want)
+    def stumble(ledger: Ledger, want: Want, wait: float = 0) -> Claimed:
+        claimed = real(ledger, want, wait)
         if claimed.jobs and not lost:
             lost.append(claimed)
             raise UnavailableError("Redis does not answer")
@@ -150,15 +150,14 @@ def test_a_shutdown_gives_back_what_runs_and_claims_nothing_more(bench: Bench) -
     assert slots.wait(30)
     back = bench.ledger.get(job)
     assert (back.state, back.attempts) == (JobState.QUEUED, 0)
-    bench.ledger.wait_for_work(("downloads",), 1)
-    assert bench.ledger.get(job).state is JobState.QUEUED
+    assert entries(bench.ledger, "downloads") == 1, "another worker may take it"
 
 
 def test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back(bench: Bench) -> None:
     real, worked = Ledger.claim, list[str]()
 
-    def claim_at_the_last_moment(ledger: Ledger, want: Want) -> Claimed:
-        claimed = real(ledger, want)
+    def claim_at_the_last_moment(ledger: Ledger, want: Want, wait: float = 0) -> Claimed:
+        claimed = real(ledger, want, wait)
         if claimed.jobs:
             assert bench.slots is not None
             bench.slots.stop()

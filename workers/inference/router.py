@@ -67,12 +67,12 @@ class TaskRouter:
 
     def route(self, task: str, engine_name: str) -> Route:
         """Return what serves the task on the engine."""
-        if task not in (tasks := self._registry.tasks()):
+        handler = self._registry.handler(task, engine_name)
+        if handler is None and task not in (tasks := self._registry.tasks()):
             raise InvalidInputError(
                 f"there is no task {task!r}; there are: {', '.join(tasks)}", field="task"
             )
         engine = self.engine(engine_name)
-        handler = self._registry.handler(task, engine_name)
         if handler is None or task not in engine.supported_tasks:
             raise UnsupportedTaskError(f"the engine {engine_name} does not do {task}", field="task")
         return Route(task, engine, handler(self._settings))
