@@ -122,7 +122,7 @@ def test_a_workers_name_says_its_device(
     given = Settings(storage=StorageSettings(host_id="here"), inference=settings())
     monkeypatch.setattr(command_line, "Settings", lambda: given)
     monkeypatch.setattr("workers.app.Worker", worker)
-    monkeypatch.setattr(command_line, "configure_logs", lambda: None)
+    monkeypatch.setattr(command_line, "configure_logs", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["workers", *arguments])
     with pytest.raises(_Started):
         command_line.main()
