@@ -12,8 +12,7 @@ from workers.inference.calls import InferenceCall
 from workers.inference.engines.base import ModelSource
 from workers.inference.engines.ollama_engine import OllamaEngine
 from workers.inference.handlers.ollama_text import OllamaTextHandler
-from workers.inference.registry import HandlerRegistry
-from workers.inference.router import TaskRouter
+from workers.inference.registry import HandlerRegistry, TaskRouter
 
 MODEL = "echo:1b"
 

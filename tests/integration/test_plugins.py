@@ -59,7 +59,7 @@ from workers.inference import model_registry
 from workers.inference.cache import ModelCache
 from workers.inference.executor import ModelExecutor
 from workers.inference.manager import InferenceManager
-from workers.inference.router import TaskRouter
+from workers.inference.registry import TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshots import Snapshots
 

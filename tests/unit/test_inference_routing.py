@@ -32,8 +32,7 @@ from workers.inference.executor import ModelExecutor
 from workers.inference.handlers.base import BaseModelHandler
 from workers.inference.loader import ModelKey
 from workers.inference.manager import InferenceManager
-from workers.inference.registry import HandlerRegistry
-from workers.inference.router import TaskRouter
+from workers.inference.registry import HandlerRegistry, TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshots import Snapshots
 from workers.inference.warm import MOST_AFFINITIES, WarmAffinities

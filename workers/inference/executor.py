@@ -11,8 +11,8 @@ from workers.inference.cache import Lease, ModelCache
 from workers.inference.calls import Emit, InferenceCall
 from workers.inference.engines.base import LoadedModel
 from workers.inference.loader import ModelKey, ModelLoader
+from workers.inference.registry import Route, TaskRouter
 from workers.inference.residents import Eviction
-from workers.inference.router import Route, TaskRouter
 from workers.inference.snapshots import Snapshots
 
 

@@ -17,9 +17,8 @@ from workers.inference.engines.base import LoadedModel
 from workers.inference.executor import ModelExecutor
 from workers.inference.loader import ModelKey
 from workers.inference.preload import VersionList, preload_priority_models
-from workers.inference.registry import HandlerRegistry, model_registry
+from workers.inference.registry import HandlerRegistry, Route, TaskRouter, model_registry
 from workers.inference.residents import CachedModel
-from workers.inference.router import Route, TaskRouter
 from workers.inference.snapshot_disk import SnapshotDisk
 from workers.inference.snapshot_fetch import SnapshotStore
 from workers.inference.snapshots import Snapshots
