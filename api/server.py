@@ -11,7 +11,6 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 
 import redis
 import structlog
@@ -21,15 +20,13 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from shared.errors import UnavailableError
-from shared.ledger import SchemaError, prepare_ledger
+from shared.ledger import SchemaError, await_ledger, prepare_ledger
 from shared.logs import configure_logs
 from shared.settings import ApiSettings, LedgerSettings, Settings
 
 #: Where prometheus_client keeps the series that several processes share. It is read once, when
 #: prometheus_client is imported.
 METRICS_DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
-#: Between two tries to reach a Redis that is away.
-_REDIS_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -40,25 +37,19 @@ def prepare(client: "redis.Redis", settings: LedgerSettings) -> None:
     The server starts without Redis; then a thread does this as soon as Redis answers.
     """
     try:
-        prepare_ledger(client, settings, wait_seconds=0)
+        prepare_ledger(client, settings)
     except SchemaError as error:
         sys.exit(error.detail)
-    except UnavailableError as error:
-        log.warning("waiting for Redis", reason=error.detail)
+    except UnavailableError:
         threading.Thread(target=_prepare_later, args=(client, settings), daemon=True).start()
 
 
 def _prepare_later(client: "redis.Redis", settings: LedgerSettings) -> None:
-    while True:
-        time.sleep(_REDIS_SECONDS)
-        try:
-            prepare_ledger(client, settings, wait_seconds=0)
-        except UnavailableError:
-            continue
-        except SchemaError as error:
-            log.error("API stops", reason=error.detail)  # noqa: TRY400 - no defect
-            os.kill(os.getpid(), signal.SIGTERM)
-        return
+    try:
+        await_ledger(client, settings)
+    except SchemaError as error:
+        log.error("API stops", reason=error.detail)  # noqa: TRY400 - no defect
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def serve(settings: ApiSettings) -> None:

@@ -4,7 +4,6 @@ import gc
 import os
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,8 +21,8 @@ from shared.ledger import (
     TransitionEpoch,
     Want,
     WorkerInfo,
+    await_ledger,
     connect,
-    prepare_ledger,
 )
 from shared.ledger.schema import SchemaError, celery_queue
 from shared.logs import configure_logs
@@ -51,8 +50,6 @@ from workers.process.shutdown import Drain
 from workers.process.slots import Slots
 from workers.process.watchdog import ConsumerLiveness, Watchdog, postpone_exit
 
-#: Between two looks for a Redis that is away when the worker starts.
-_REDIS_SECONDS = 1.0
 #: A thread that computes keeps the others waiting for this long, at each reply of Redis; Python's
 #: default is 5 ms.
 _SWITCH_SECONDS = 0.001
@@ -188,17 +185,11 @@ class Worker:
 
     def _await_schema(self) -> None:
         """Wait for Redis; end the process if its ledger is of a later version."""
-        while True:
-            try:
-                prepare_ledger(self._client, self.settings.ledger, wait_seconds=0)
-            except UnavailableError as error:
-                log.warning("waiting for Redis", reason=error.detail)
-                time.sleep(_REDIS_SECONDS)
-            except SchemaError as error:
-                log.error("worker does not start", reason=error.detail)  # noqa: TRY400 - no defect
-                sys.exit(1)
-            else:
-                return
+        try:
+            await_ledger(self._client, self.settings.ledger)
+        except SchemaError as error:
+            log.error("worker does not start", reason=error.detail)  # noqa: TRY400 - no defect
+            sys.exit(1)
 
     def _start(self) -> None:
         # What is there now stays: the garbage collector need not look at it again and again.

@@ -25,7 +25,7 @@ from shared.ledger.epoch import RecentEpoch, TransitionEpoch
 from shared.ledger.events import Event, EventReader
 from shared.ledger.ledger import Ledger, Reconciliation
 from shared.ledger.listings import Filter
-from shared.ledger.migration import OldLedger, prepare_ledger
+from shared.ledger.migration import OldLedger, await_ledger, prepare_ledger
 from shared.ledger.placement import Placed, Placement
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.record import NewJob
@@ -65,6 +65,7 @@ __all__ = [
     "VersionBranch",
     "Want",
     "WorkerInfo",
+    "await_ledger",
     "connect",
     "connect_async",
     "prepare_ledger",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import redis
 import structlog
 
+from shared.errors import UnavailableError
 from shared.ledger.connection import redis_errors
 from shared.ledger.presence import Presence, WorkerInfo
 from shared.ledger.schema import check_schema
@@ -19,8 +20,8 @@ from shared.settings import LedgerSettings, removed_settings
 
 #: Jobs that are adopted in one call: Redis serves nobody else meanwhile.
 PIECE = 50
-#: A job of an old worker is looked at again after this time.
-_PAUSE_SECONDS = 0.2
+#: Between two tries to reach a Redis that is away.
+OUTAGE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -71,29 +72,30 @@ class OldLedger:
         return last, adopted
 
 
-def prepare_ledger(
-    client: "redis.Redis", settings: LedgerSettings, wait_seconds: float | None = None
-) -> Adoption:
+def prepare_ledger(client: "redis.Redis", settings: LedgerSettings) -> Adoption:
     """Check the schema, and adopt the jobs of an older version; what a process does at its start.
 
-    Raise ``SchemaError`` if a later version uses this Redis. Jobs that an old worker runs are
-    waited for, by default for the time of a lease: a worker that was killed is gone by then.
-    Those of one that is alive are left to ``OldLedger.adopt``, which the reconcilers call.
+    Raise ``SchemaError`` if a later version uses this Redis. Jobs that old workers run are left to
+    ``OldLedger.adopt``, which the reconcilers call.
     """
     check_schema(client, settings)
     for name in removed_settings():
         log.warning("a setting of earlier versions has no effect", setting=name)
     old = OldLedger(client, settings)
-    wait_seconds = settings.lease_seconds if wait_seconds is None else wait_seconds
-    give_up_at = time.monotonic() + wait_seconds
-    adopted = 0
-    while True:
-        adoption = old.adopt()
-        adopted += adoption.adopted
-        if not adoption.left or time.monotonic() >= give_up_at:
-            break
-        time.sleep(_PAUSE_SECONDS)
+    adoption = old.adopt()
     if adoption.left:
         names = [worker.name for worker in old.workers()]
         log.warning("jobs of workers of an older version", jobs=adoption.left, workers=names)
-    return Adoption(adopted, adoption.left)
+    return adoption
+
+
+def await_ledger(client: "redis.Redis", settings: LedgerSettings) -> None:
+    """Do what ``prepare_ledger`` does, as soon as Redis answers."""
+    while True:
+        try:
+            prepare_ledger(client, settings)
+        except UnavailableError as error:
+            log.warning("waiting for Redis", reason=error.detail)
+            time.sleep(OUTAGE_SECONDS)
+        else:
+            return

@@ -138,7 +138,7 @@ def test_an_old_worker_that_still_runs_is_named_and_finds_no_new_job(upgraded: U
 
 
 def test_a_process_of_another_schema_says_why_it_does_not_start(upgraded: Upgraded) -> None:
-    prepare_ledger(upgraded.client, LedgerSettings(), wait_seconds=0)
+    prepare_ledger(upgraded.client, LedgerSettings())
     upgraded.client.set(f"{OLD_PREFIX}:schema", 3)
     worker = upgraded.start_worker("cpu@old")
     assert worker.wait(60) == 1

@@ -27,6 +27,7 @@ from shared.ledger import (
 )
 from shared.settings import LedgerSettings, RedisSettings
 from tests.old_ledger import NAMES, OLD, OLD_PREFIX, OldRedis
+from tests.processes import wait_until
 
 #: They are run by a worker that is alive, or wait for such a job.
 HELD = {"held", "held import part"}
@@ -56,7 +57,7 @@ def job(ledger: Ledger, name: str) -> Job:
 
 
 def migrate(old: OldRedis, settings: LedgerSettings) -> int:
-    return prepare_ledger(old.client, settings, wait_seconds=0).left
+    return prepare_ledger(old.client, settings).left
 
 
 def states(ledger: Ledger, *names: str) -> list[str]:
@@ -227,7 +228,7 @@ def test_an_old_worker_that_was_killed_is_waited_for(
     old: OldRedis, ledger: Ledger, ledger_settings: LedgerSettings
 ) -> None:
     old.client.pexpire(f"{old.prefix}:worker:cpu@alive", 300)
-    assert prepare_ledger(old.client, ledger_settings, wait_seconds=30).left == 0
+    wait_until(lambda: not migrate(old, ledger_settings), what="the jobs of the old worker")
     assert states(ledger, *sorted(HELD)) == ["queued", "queued"]
 
 
