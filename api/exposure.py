@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Mapping
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from urllib.parse import urlsplit
 
@@ -48,6 +49,7 @@ def is_from_elsewhere(method: str, headers: Mapping[str, str]) -> bool:
     return sent_by_a_page or _is_public_name(headers.get("host", ""))
 
 
+@lru_cache(64)
 def _is_public_name(host: str) -> bool:
     """Return whether a Host header holds a name that anybody could have registered."""
     try:

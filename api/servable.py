@@ -4,8 +4,6 @@ Task, engine and priority of the model, and the queue: MLflow and Redis are aske
 of their own, so that only inferences wait while MLflow hangs.
 """
 
-from dataclasses import replace
-
 from cachetools import TTLCache
 
 from api.callers import Caller
@@ -47,8 +45,8 @@ class ServableModels:
         #: Tasks and engines of plugins that workers announced not long ago.
         self._announced: TTLCache[tuple[str, str], bool] = TTLCache(1024, _ANNOUNCED_SECONDS)
 
-    async def prepared(self, job: NewJob, request: InferRequest, caller: Caller) -> NewJob:
-        """Return a job with its queue and priority; refuse what no worker could serve."""
+    async def prepare(self, job: NewJob, request: InferRequest, caller: Caller) -> None:
+        """Set a job's queue and priority; refuse what no worker could serve."""
         await self._check_served(request.task, request.engine)
         model = await self._model(request)
         if model is not None:
@@ -58,9 +56,9 @@ class ServableModels:
         queue = self._queues.remembered(request.engine)
         if queue is None:
             queue = await _THREADS.run(self._queues.of, request.engine)
+        job.queue = queue
         if request.priority is None and model is not None and model.has_priority:
-            return replace(job, queue=queue, priority=FIRST)
-        return replace(job, queue=queue)
+            job.priority = FIRST
 
     async def _check_served(self, task: str, engine: str) -> None:
         if not is_built_in(task, engine) and (task, engine) not in self._announced:

@@ -1,7 +1,6 @@
 """From a validated request to a job in the ledger, and to the answer that the client asked for."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 
 import structlog
 from fastapi import Response
@@ -16,7 +15,7 @@ from shared.requests import JobRequest, TimedRequest
 from shared.settings import LedgerSettings
 
 #: Returns a new job as it is to be accepted; raises where it is refused.
-Prepare = Callable[[NewJob], Awaitable[NewJob]]
+Prepare = Callable[[NewJob], Awaitable[None]]
 
 
 class Submission:
@@ -37,15 +36,16 @@ class Submission:
 
         The job that an idempotency key stands for already is not checked again.
         """
-        waiter = self._ends.channel if wait.seconds else ""
-        job = replace(job, submitter=wait.submitter, waiter=waiter)
-        children = [replace(child, submitter=wait.submitter) for child in children]
+        for each in (job, *children):
+            each.submitter = wait.submitter
+        if wait.seconds:
+            job.waiter = self._ends.channel
         accepted = None
         if prepare is not None:
             if wait.idempotency_key is not None:
                 accepted = await self._ledger.accepted_before(job, wait.idempotency_key)
             if accepted is None:
-                job = await prepare(job)
+                await prepare(job)
         if accepted is None and not wait.seconds:
             accepted, _ = await self._ledger.accept(job, children, wait.idempotency_key)
         elif accepted is None:

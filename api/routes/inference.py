@@ -84,7 +84,7 @@ async def infer(
     )
     try:
         return await services.submission.submit(
-            job, wait, prepare=partial(services.models.prepared, request=request, caller=caller)
+            job, wait, prepare=partial(services.models.prepare, request=request, caller=caller)
         )
     except QueueFullError as error:
         services.refusals.note(caller.id, error)

@@ -1,7 +1,6 @@
 """Submits of lifecycle jobs: download, upload, register."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
@@ -68,7 +67,8 @@ async def batch_download(
         for place, item in items.values()
     ]
     # It runs as its children do: it has no queue, and no attempts beyond the one.
-    parent = replace(_job(services, JobKind.BATCH_DOWNLOAD, request, "", ""), max_attempts=1)
+    parent = _job(services, JobKind.BATCH_DOWNLOAD, request, "", "")
+    parent.max_attempts = 1
     return await services.submission.submit(parent, wait, children)
 
 
@@ -193,9 +193,8 @@ async def import_model(
 def _checked_by(check: Callable[[], None]) -> Prepare:
     """Return what prepares a job by a check that takes a thread."""
 
-    async def prepare(job: NewJob) -> NewJob:
+    async def prepare(_: NewJob) -> None:
         await run_in_threadpool(check)
-        return job
 
     return prepare
 

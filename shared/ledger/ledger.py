@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import redis
@@ -203,8 +203,10 @@ class Ledger:
         A child that failed or was cancelled runs again. Then the job is queued again, with fresh
         attempts; its ``awaits`` tells which child ended.
         """
-        new = replace(child, parent_id=job.id) if isinstance(child, NewJob) else None
-        text = json.dumps(new.encoded()) if new else ""
+        text = ""
+        if isinstance(child, NewJob):
+            child.parent_id = job.id
+            text = json.dumps(child.encoded())
         return self._end("delegate", job, child.id, text, want=want)
 
     def renew(

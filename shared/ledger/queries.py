@@ -8,7 +8,6 @@ import hashlib
 import json
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from shared.errors import (
@@ -48,7 +47,9 @@ class Queries(Listings):
         fields = json.dumps(encoded["fields"])
         arguments = fields, encoded["request"], encoded.get("input", ""), own
         if children:
-            parts = [replace(child, parent_id=job.id).encoded() for child in children]
+            for child in children:
+                child.parent_id = job.id
+            parts = [child.encoded() for child in children]
             asked = json.dumps([_asked([encoded]), _asked(parts)])
             yield self._pieces(job, parts)
             accept = Operation("accept_batch", (*arguments, len(children), asked))

@@ -22,9 +22,9 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-@dataclass(frozen=True)
+@dataclass
 class NewJob:
-    """A job that is to be accepted."""
+    """A job that is to be accepted; who accepts it fills in what the route does not know."""
 
     kind: JobKind
     request: dict[str, Any]
