@@ -31,7 +31,9 @@ def pair(tmp_path: Path) -> Iterator[tuple[int, int]]:
             directory = tmp_path / str(number)
             directory.mkdir()
             command = redis_command(port, directory)
-            servers.enter_context(running(command, port=port, log=directory / "log"))
+            server = servers.enter_context(running(command, port=port, log=directory / "log"))
+            # A replica that writes its first append-only file does not end on SIGTERM.
+            servers.callback(server.kill)
         replica = redis.Redis(port=ports[1])
         replica.replicaof("127.0.0.1", str(ports[0]))
         wait_until(lambda: replica.info("replication")["master_link_status"] == "up")
