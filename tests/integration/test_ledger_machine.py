@@ -70,7 +70,6 @@ WANTS = st.tuples(
 )
 Wanted = tuple[str, int, tuple[str, ...], bool, bool]
 CHANNELS = ("ends-1", "ends-2")
-LONG = (pytest.mark.long, pytest.mark.timeout(2400))
 
 
 class DeadError(Exception):
@@ -503,7 +502,7 @@ def machine(
         pool.disconnect()
 
 
-@pytest.mark.parametrize("examples", [60, pytest.param(1000, marks=LONG)])
+@pytest.mark.parametrize("examples", [60, pytest.param(300, marks=pytest.mark.long)])
 def test_the_ledger_does_what_its_model_does(machine: type[LedgerMachine], examples: int) -> None:
     run_state_machine_as_test(
         machine,
