@@ -14,7 +14,7 @@ from shared.ledger import AsyncLedger, Ends, NewJob
 from shared.requests import JobRequest, TimedRequest
 from shared.settings import LedgerSettings
 
-#: Returns a new job as it is to be accepted; raises where it is refused.
+#: Fills in a new job; raises where it is refused.
 Prepare = Callable[[NewJob], Awaitable[None]]
 
 

@@ -115,26 +115,16 @@ class Ledger:
 
     # ── workers ──────────────────────────────────────────────────────────────
 
-    def claim(self, want: Want, wait_seconds: float = 0) -> Claimed:
-        """Give a slot what it can take, under a lease; wait so long until something may be there.
-
-        Redis claims as soon as the wait is over: both commands are sent together.
-        """
-        operation = Operation("claim", want=want)
-        if not wait_seconds:
-            return _claimed(self._call(operation)[1])
-        suffix = ":alone" if want.alone else ""
-        entries = [celery_queue(self._settings, queue + suffix) for queue in want.queues]
-        source, digest, arguments = self._command(operation)
+    def wait_for_work(self, queues: Sequence[str], seconds: float, *, alone: bool = False) -> bool:
+        """Wait until a job may be there for an idle slot, at most so long; return whether."""
+        suffix = ":alone" if alone else ""
+        lists = [celery_queue(self._settings, queue + suffix) for queue in queues]
         with redis_errors():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.brpop(entries, timeout=wait_seconds)
-            pipe.evalsha(digest, 1, *arguments)
-            try:
-                _, (_, claimed) = pipe.execute()
-            except NoScriptError:
-                _, claimed = self._redis.eval(source, 1, *arguments)
-        return _claimed(claimed)
+            return self._redis.brpop(lists, timeout=seconds) is not None
+
+    def claim(self, want: Want) -> Claimed:
+        """Give a slot what it can take, under a lease."""
+        return self._run("claim", want=want)[1]
 
     def finish(
         self,
@@ -289,18 +279,14 @@ class Ledger:
             return done.value  # type: ignore[no-any-return] # typeshed has Any here
 
     def _call(self, operation: Operation) -> tuple[Any, Any]:
-        source, digest, arguments = self._command(operation)
+        source, digest = self._scripts.find(operation.name)
+        arguments = (self._scripts.prefix, *self._scripts.arguments(operation))
         with redis_errors():
             try:
                 answer, claimed = self._redis.evalsha(digest, 1, *arguments)
             except NoScriptError:
                 answer, claimed = self._redis.eval(source, 1, *arguments)
         return answer, claimed
-
-    def _command(self, operation: Operation) -> tuple[str, str, list[str | float]]:
-        """Return the source of an operation's script, its SHA-1, and its key and arguments."""
-        source, digest = self._scripts.find(operation.name)
-        return source, digest, [self._scripts.prefix, *self._scripts.arguments(operation)]
 
     def _send(self, step: Commands) -> list[Any]:
         with redis_errors():

@@ -91,11 +91,14 @@ def prepare_ledger(client: "redis.Redis", settings: LedgerSettings) -> Adoption:
 
 def await_ledger(client: "redis.Redis", settings: LedgerSettings) -> None:
     """Do what ``prepare_ledger`` does, as soon as Redis answers."""
+    reason = ""
     while True:
         try:
             prepare_ledger(client, settings)
         except UnavailableError as error:
-            log.warning("waiting for Redis", reason=error.detail)
+            if reason != error.detail:
+                reason = error.detail
+                log.warning("waiting for Redis", reason=reason)
             time.sleep(OUTAGE_SECONDS)
         else:
             return

@@ -290,7 +290,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def idle(self, wanted: Wanted) -> Any:
         """A slot without work takes an entry first."""
         want = self.want(wanted)
-        return self.check_claimed(want, self.ledger.claim(want, 0.01))
+        suffix = ":alone" if want.alone else ""
+        there = any(self.model.standing(queue + suffix) for queue in want.queues)
+        assert self.ledger.wait_for_work(want.queues, 0.01, alone=want.alone) == there
+        return self.check_claimed(want, self.ledger.claim(want))
 
     @rule(target=claims, slot=st.sampled_from(["gpu@a/0", "gpu@a/1", "cpu@a/0"]))
     def claim_again(self, slot: str) -> Any:

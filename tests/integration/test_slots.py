@@ -125,8 +125,8 @@ def test_a_busy_worker_makes_one_script_call_for_each_job(
 def test_a_claim_whose_reply_was_lost_is_not_lost(bench: Bench) -> None:
     real, lost = Ledger.claim, list[Claimed]()
 
-    def stumble(ledger: Ledger, want: Want, wait: float = 0) -> Claimed:
-        claimed = real(ledger, want, wait)
+    def stumble(ledger: Ledger, want: Want) -> Claimed:
+        claimed = real(ledger, want)
         if claimed.jobs and not lost:
             lost.append(claimed)
             raise UnavailableError("Redis does not answer")
@@ -156,8 +156,8 @@ def test_a_shutdown_gives_back_what_runs_and_claims_nothing_more(bench: Bench) -
 def test_what_was_claimed_while_the_worker_was_told_to_stop_is_given_back(bench: Bench) -> None:
     real, worked = Ledger.claim, list[str]()
 
-    def claim_at_the_last_moment(ledger: Ledger, want: Want, wait: float = 0) -> Claimed:
-        claimed = real(ledger, want, wait)
+    def claim_at_the_last_moment(ledger: Ledger, want: Want) -> Claimed:
+        claimed = real(ledger, want)
         if claimed.jobs:
             assert bench.slots is not None
             bench.slots.stop()

@@ -114,7 +114,9 @@ class Slots:
                     claimed = self._run(slot, claimed.jobs)
                     slot.busy = False
                 else:
-                    claimed = self._claim(slot, claimed.wait_seconds)
+                    claimed = self._claim(slot)
+                if not claimed.jobs:
+                    self._wait(claimed)
             except UnavailableError as error:
                 log.warning("no work from Redis", reason=error.detail)
                 self._stopping.wait(OUTAGE_SECONDS)
@@ -126,20 +128,24 @@ class Slots:
             finally:
                 slot.busy = False
 
-    def _claim(self, slot: _Slot, pause: float | None) -> Claimed:
-        """Claim what comes, or after a pause what was left to other workers."""
-        if pause and self._changed.wait(pause) and not self._stopping.is_set():
-            self._changed.clear()
-        want, wait = self._want(slot), WAIT_SECONDS if pause is None else 0
+    def _claim(self, slot: _Slot) -> Claimed:
+        want = self._want(slot)
         while True:
             try:
-                return self._ledger.claim(want, wait)
+                return self._ledger.claim(want)
             except UnavailableError as error:
                 # The reply may be lost and not the claim, so the same claim is repeated.
                 log.warning("claim not answered", reason=error.detail)
-                wait, slot.seen_at = 0, time.monotonic()
+                slot.seen_at = time.monotonic()
                 if self._stopping.wait(OUTAGE_SECONDS):
                     return self._ledger.claim(want)
+
+    def _wait(self, claimed: Claimed) -> None:
+        if claimed.wait_seconds is None:
+            template = self._template
+            self._ledger.wait_for_work(template.queues, WAIT_SECONDS, alone=template.alone)
+        elif self._changed.wait(claimed.wait_seconds) and not self._stopping.is_set():
+            self._changed.clear()
 
     def _want(self, slot: _Slot) -> Want:
         models = self._models
