@@ -118,6 +118,17 @@ def test_a_worker_that_is_told_to_stop_gives_the_job_back(
     assert (job.state, job.crashes) == (JobState.QUEUED, 2)
 
 
+def test_a_worker_that_stops_while_the_jobs_process_starts_gives_the_job_back(
+    place: Workplace, crashed_twice: Callable[[str], str]
+) -> None:
+    job_id = crashed_twice("hang")
+    place.start()
+    wait_until(place.children, what="the job's process")
+    place.stop()
+    job = place.job(job_id)
+    assert (job.state, job.attempts, job.crashes) == (JobState.QUEUED, 2, 2)
+
+
 def test_a_job_that_runs_alone_is_given_back_when_its_worker_is_killed(
     place: Workplace, crashed_twice: Callable[[str], str]
 ) -> None:

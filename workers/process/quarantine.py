@@ -52,8 +52,12 @@ class QuarantineRunner:
         log.info("job started alone", job_id=job.id, attempt=job.attempts)
         try:
             status = self._wait(self._start(job), running.cancel)
+            draining = isinstance(running.cancel.reason, DrainingError)
             try:
-                if self._ledger.lose(job):
+                if draining and status == -signal.SIGTERM:
+                    # The child was told to stop before it had begun.
+                    self._ledger.requeue(job, counts=False)
+                elif self._ledger.lose(job):
                     log.warning("job lost its process", job_id=job.id, status=status)
             except UnavailableError as error:
                 log.warning("loss not written, the lease decides", reason=error.detail)
