@@ -115,7 +115,7 @@ local function count_ended(parent, number)
   if pending <= 0 then conclude(parent) end
 end
 
-child_ended = function(parent, child)
+child_ended = function(parent, child) -- rare
   local state, queue = read(parent, 'state', 'queue')
   if state ~= 'running' then return end
   if queue then go_on(parent, child) else count_ended(parent, 1) end

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -56,6 +56,8 @@ _CLAIMING = {"claim", "finish", "requeue", "postpone", "delegate"}
 _CLAIM = "if ARGV[2] ~= ''"
 #: A top-level definition or statement of Lua: its first line, and what is indented under it.
 _BLOCK = re.compile(r"^(?!end\b|[ })]|--).+\n(?:(?:[ })].*|end.*)?\n)*", re.MULTILINE)
+#: The definition of a function that few calls reach: what is before its name, that, and after it.
+_RARE = re.compile(r"(local function |)(\w+)( = function|)\(.*\) -- rare$", re.MULTILINE)
 _NAMES = re.compile(r"\A(?:local function|function|local)?\s*([\w., ]+)")
 _WORD = re.compile(r"[\w.]+")
 
@@ -167,21 +169,37 @@ def _operations() -> list[str]:
 def _needed(operation: str) -> str:
     """Return the library without what an operation does not use.
 
-    Redis runs the whole script at each call, and to define a function takes half a microsecond.
+    Redis runs the whole script at each call, and to define a function takes half a microsecond. So
+    what only a function marked as rare uses is defined inside it.
     """
-    needed, used = set[int](), {operation}
     claims = operation.removeprefix("operations.") in _CLAIMING
     blocks = [block for block in _blocks() if claims or not block.startswith(_CLAIM)]
-    while True:
-        found = {
-            place
-            for place, block in enumerate(blocks)
-            if not (names := _defined(block)) or names & used
-        }
-        if found == needed:
-            return "".join(blocks[place] for place in sorted(needed))
-        needed = found
-        used = used.union(*(_WORD.findall(blocks[place]) for place in found))
+    statements = {place for place, block in enumerate(blocks) if not _defined(block)}
+    needed = _used(blocks, statements, {operation})
+    parts = []
+    for place in sorted(needed):
+        if rare := _RARE.match(blocks[place]):
+            before, name, after = rare.groups()
+            parts.append(f"{before}{name}{after}(...)\n")
+            parts += [blocks[each] for each in sorted(_used(blocks, {place}) - needed)]
+            parts += [f"local {name}\n" if after else "", blocks[place]]
+            parts.append(f"return {name}(...)\nend\n")
+        else:
+            parts.append(blocks[place])
+    return "".join(parts)
+
+
+def _used(blocks: list[str], first: set[int], names: Iterable[str] = ()) -> set[int]:
+    """Return the places of some blocks and of all that they use, but for what rare ones use."""
+    found, used = set[int](), set(names)
+    new = first | {place for place, block in enumerate(blocks) if _defined(block) & used}
+    while new:
+        found |= new
+        for place in new:
+            if place in first or not _RARE.match(blocks[place]):
+                used.update(_WORD.findall(blocks[place]))
+        new = {place for place, block in enumerate(blocks) if _defined(block) & used} - found
+    return found
 
 
 @cache

@@ -25,7 +25,7 @@ local function awaiting_parent(id)
   return state == 'running' and awaits == id and parent or nil
 end
 
-local function end_outage(id)
+local function end_outage(id) -- rare
   local outage = outage_of(id)
   if not outage then return end
   clear(id, 'waiting_for')

@@ -115,7 +115,7 @@ class Slots:
                     slot.busy = False
                 else:
                     claimed = self._claim(slot)
-                if not claimed.jobs:
+                if not claimed.jobs and not self._stopping.is_set():
                     self._wait(claimed)
             except UnavailableError as error:
                 log.warning("no work from Redis", reason=error.detail)
