@@ -2,19 +2,10 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from fastapi import Response
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetJsonSchemaHandler,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, ConfigDict, Field
 
 from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState, Outage, Progress
@@ -119,22 +110,6 @@ class JobView(BaseModel):
     #: Seconds since 1970 at the end of the job.
     timestamp: float | None = None
 
-    @model_serializer(mode="wrap")
-    def _only_its_own(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        if self.kind is not JobKind.INFER:
-            for name in _INFERENCE_FIELDS:
-                fields.pop(name, None)
-        return fields
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Describe the fields: of what a serializer returns, pydantic knows only that it is one."""
-        plain = {name: part for name, part in core_schema.items() if name != "serialization"}
-        return handler(cast("CoreSchema", plain))
-
     @classmethod
     def of(cls, job: Job) -> "JobView":
         """Show a job."""
@@ -169,10 +144,17 @@ def job_response(
     view: "JobView | JobPage", status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """Answer with jobs; they were built from validated fields, so FastAPI need not check again."""
-    return Response(view.model_dump_json(), status, headers=headers, media_type="application/json")
+    if isinstance(view, JobPage):
+        others = (place for place, job in enumerate(view.jobs) if job.kind is not JobKind.INFER)
+        content = view.model_dump_json(exclude={"jobs": dict.fromkeys(others, _INFERENCE_FIELDS)})
+    elif view.kind is JobKind.INFER:
+        content = view.model_dump_json()
+    else:
+        content = view.model_dump_json(exclude=_INFERENCE_FIELDS)
+    return Response(content, status, headers=headers, media_type="application/json")
 
 
-_INFERENCE_FIELDS = (
+_INFERENCE_FIELDS = {
     "success",
     "task",
     "engine",
@@ -180,7 +162,7 @@ _INFERENCE_FIELDS = (
     "model_version",
     "processing_time",
     "timestamp",
-)
+}
 
 
 def _inference_fields(job: Job) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""What a client reads of a job's state, in words."""
+"""What a client reads of a job."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from fastapi import Response
 
-from api.views import JobView
+from api.views import JobPage, JobView, job_response
 from shared.errors import ErrorInfo
 from shared.jobs import Job, JobKind, JobState, Outage, Progress
 
@@ -37,9 +39,21 @@ OUTAGE = Outage(service="hub", since=NOW, reason="the hub does not answer")
 def test_a_job_says_in_words_how_it_is(
     state: JobState, fields: dict[str, Any], message: str
 ) -> None:
-    job = Job(
+    assert JobView.of(job(JobKind.DOWNLOAD, state, **fields)).message == message
+
+
+def test_only_inferences_show_the_fields_of_a_synchronous_answer() -> None:
+    views = [JobView.of(job(kind)) for kind in (JobKind.DOWNLOAD, JobKind.INFER)]
+    page = shown(job_response(JobPage(jobs=views, next_cursor=None)))
+    assert [shown(job_response(view)) for view in views] == page["jobs"]
+    assert "success" not in page["jobs"][0]
+    assert page["jobs"][1].keys() - page["jobs"][0].keys() >= {"success", "task", "model_name"}
+
+
+def job(kind: JobKind, state: JobState = JobState.QUEUED, **fields: Any) -> Job:
+    return Job(
         id="0",
-        kind=JobKind.DOWNLOAD,
+        kind=kind,
         state=state,
         request={},
         queue="downloads",
@@ -49,4 +63,7 @@ def test_a_job_says_in_words_how_it_is(
         max_attempts=3,
         **fields,
     )
-    assert JobView.of(job).message == message
+
+
+def shown(response: Response) -> Any:
+    return json.loads(response.body)
