@@ -66,4 +66,4 @@ def job(kind: JobKind, state: JobState = JobState.QUEUED, **fields: Any) -> Job:
 
 
 def shown(response: Response) -> Any:
-    return json.loads(response.body)
+    return json.loads(bytes(response.body))
