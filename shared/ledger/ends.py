@@ -126,6 +126,9 @@ class Ends:
             except (redis.RedisError, OSError) as error:
                 log.warning("not subscribed to the ends of jobs", reason=str(error))
                 await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception:
+                log.exception("defect in a pushed end")
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":

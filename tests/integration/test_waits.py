@@ -41,9 +41,9 @@ async def front(
         await app.state.services.close()
 
 
-def _waiters(client: "redis.Redis", ledger: LedgerSettings, job_id: str) -> int:
-    """Return how many API processes a job tells of its end."""
-    return len(str(client.hget(f"{ledger.prefix}:2:job:{job_id}", "waiters") or "").split())
+def _channels(client: "redis.Redis", ledger: LedgerSettings, job_id: str) -> list[str]:
+    """Return the channels of the API processes that a job tells of its end."""
+    return str(client.hget(f"{ledger.prefix}:2:job:{job_id}", "waiters") or "").split()
 
 
 def _end(ledger: Ledger, job_id: str) -> None:
@@ -63,7 +63,7 @@ def test_many_wait_at_once_for_one_push(
                 asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60")) for _ in range(MANY)
             ]
             await asyncio.to_thread(
-                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
+                wait_until, lambda: len(_channels(redis_client, ledger_settings, job_id)) == 1
             )
             await asyncio.to_thread(_end, ledger, job_id)
             return await asyncio.gather(*calls)
@@ -108,7 +108,7 @@ def test_an_end_whose_push_is_lost_is_learnt_all_the_same(
             job_id = (await client.post("/models/download", json=DOWNLOAD)).json()["job_id"]
             call = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
             await asyncio.to_thread(
-                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
+                wait_until, lambda: len(_channels(redis_client, ledger_settings, job_id)) == 1
             )
             await asyncio.to_thread(_end, ledger, job_id)
             return await call
@@ -116,7 +116,9 @@ def test_an_end_whose_push_is_lost_is_learnt_all_the_same(
     assert asyncio.run(answer()).json()["state"] == "succeeded"
 
 
+@pytest.mark.parametrize("how", ["cut", "junk"])
 def test_a_broken_subscription_is_made_again(
+    how: str,
     redis_settings: RedisSettings,
     ledger_settings: LedgerSettings,
     ledger: Ledger,
@@ -131,9 +133,13 @@ def test_a_broken_subscription_is_made_again(
             job_id = (await client.post("/models/download", json=DOWNLOAD)).json()["job_id"]
             call = asyncio.create_task(client.get(f"/jobs/{job_id}?wait=60"))
             await asyncio.to_thread(
-                wait_until, lambda: _waiters(redis_client, ledger_settings, job_id) == 1
+                wait_until, lambda: len(_channels(redis_client, ledger_settings, job_id)) == 1
             )
-            await asyncio.to_thread(redis_client.client_kill_filter, _type="pubsub")
+            if how == "cut":
+                await asyncio.to_thread(redis_client.client_kill_filter, _type="pubsub")
+            else:
+                (channel,) = _channels(redis_client, ledger_settings, job_id)
+                redis_client.publish(channel, "no JSON")
             await asyncio.to_thread(_end, ledger, job_id)
             return await call
 
