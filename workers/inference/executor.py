@@ -45,7 +45,10 @@ class ModelExecutor:
             return emit if listener is not None else None
 
         watched = replace(
-            call, on_token=watched_by(call.on_token), on_thought=watched_by(call.on_thought)
+            call,
+            on_token=watched_by(call.on_token),
+            on_thought=watched_by(call.on_thought),
+            pinned=version.has_priority,
         )
         try:
             return self._attempt(route, version, watched)
@@ -79,7 +82,6 @@ class ModelExecutor:
 
     def _attempt(self, route: Route, version: ModelVersion, call: InferenceCall) -> dict[str, Any]:
         started = perf_counter()
-        call = replace(call, pinned=version.has_priority)
         with self._lease(route, version, call) as lease:
             model = lease.model
             if call.task not in model.tasks:
