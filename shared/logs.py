@@ -42,7 +42,7 @@ def _lines(*arguments: Any) -> _Lines:
 
 
 def configure_logs(level: str = "info") -> None:
-    """Send structlog's and the standard library's records of a level to standard error."""
+    """Send structlog's and the standard library's records from a level on to standard error."""
     least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,

@@ -21,7 +21,7 @@ from shared.settings import LedgerSettings, removed_settings
 #: Jobs that are adopted in one call: Redis serves nobody else meanwhile.
 PIECE = 50
 #: Between two tries to reach a Redis that is away.
-OUTAGE_SECONDS = 1.0
+_OUTAGE_SECONDS = 1.0
 
 log = structlog.get_logger()
 
@@ -99,6 +99,6 @@ def await_ledger(client: "redis.Redis", settings: LedgerSettings) -> None:
             if reason != error.detail:
                 reason = error.detail
                 log.warning("waiting for Redis", reason=reason)
-            time.sleep(OUTAGE_SECONDS)
+            time.sleep(_OUTAGE_SECONDS)
         else:
             return

@@ -132,7 +132,8 @@ class LogSettings(Group):
     model_config = SettingsConfigDict(env_prefix="LOG_")
 
     level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
-        "info", description="The least level of a line. `info` has a line for each call and job."
+        "info",
+        description="Lines below this level are left out. `info` has a line for each call and job.",
     )
 
 
