@@ -227,6 +227,7 @@ def test_a_branch_that_somebody_commits_to_is_theirs(
     failure = place.branches.failures()[f"{place.repo}/{name}"]
     assert moved in failure.reason
     client.delete_registered_model(place.name)
+    wait_until(lambda: failure.due, what="it is time for another attempt")
     place.sweep()
     assert place.held() == {name: moved}
     assert place.repo not in {branch.repo for branch in place.branches.of_versions()}
@@ -263,6 +264,7 @@ def test_a_version_without_its_repository_is_reported_until_it_is_deleted(
     (failure,) = (each for each in place.branches.failures().values() if "gone-" in each.reason)
     assert "has no repository" in failure.reason
     client.delete_model_version(place.name, "2")
+    wait_until(lambda: failure.due, what="it is time for another attempt")
     place.sweep()
     assert not [each for each in place.branches.failures().values() if "gone-" in each.reason]
 
