@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from api.joined_writes import JoinedWritesProtocol
 from shared.errors import UnavailableError
 from shared.ledger import SchemaError, await_ledger, prepare_ledger
 from shared.logs import configure_logs
@@ -59,6 +60,7 @@ def serve(settings: ApiSettings) -> None:
         factory=True,
         host=settings.host,
         port=settings.port,
+        http=JoinedWritesProtocol,
         workers=settings.workers,
         log_config=None,
         access_log=False,

@@ -114,7 +114,7 @@ class _Client(asyncio.Protocol):
 
 
 async def _run(url: str, clients: int, seconds: float, body: bytes, expected: bytes) -> Seen:
-    record, request = _Record(seconds, expected), _request(url, body)
+    record, request = _Record(seconds, expected), post(url, body)
     parts, loop = urlsplit(url), asyncio.get_running_loop()
     host, port = parts.hostname or "127.0.0.1", parts.port or 80
     used = time.process_time()
@@ -136,7 +136,8 @@ async def _run(url: str, clients: int, seconds: float, body: bytes, expected: by
     )
 
 
-def _request(url: str, body: bytes) -> bytes:
+def post(url: str, body: bytes) -> bytes:
+    """Return a request that posts JSON, to be sent in one write."""
     parts = urlsplit(url)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     head = (

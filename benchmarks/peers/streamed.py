@@ -2,10 +2,12 @@
 
 import http.client
 import json
+import socket
 import statistics
 import time
 
-from benchmarks.serving import Json, Serving
+from benchmarks.clients import post
+from benchmarks.serving import Serving
 from shared.cancellation import CancelToken
 from tests.chaos.misbehaviour import Deed
 
@@ -18,11 +20,12 @@ def first_text_seconds(serving: Serving, samples: int = SAMPLES) -> float:
     """Return the median time from the request to its first text, less the engine's time."""
     url = serving.platform.http.base_url
     body = serving.question(Deed.WORK, seconds=ENGINE_SECONDS) | {"stream": True}
+    call = post(f"{url}/inference/infer?wait=0", json.dumps(body).encode())
     # Two connections that stay open, of a client that costs little.
-    calls = http.client.HTTPConnection(url.host, url.port or 80, timeout=60)
+    calls = socket.create_connection((url.host, url.port or 80), timeout=60)
     follows = http.client.HTTPConnection(url.host, url.port or 80, timeout=60)
     try:
-        seconds = [_first_text(calls, follows, body) for _ in range(samples)]
+        seconds = [_first_text(calls, follows, call) for _ in range(samples)]
     finally:
         calls.close()
         follows.close()
@@ -39,13 +42,11 @@ def _engine_seconds(samples: int) -> float:
     return statistics.median(seconds)
 
 
-def _first_text(
-    calls: http.client.HTTPConnection, follows: http.client.HTTPConnection, body: Json
-) -> float:
+def _first_text(calls: socket.socket, follows: http.client.HTTPConnection, call: bytes) -> float:
     started = time.perf_counter()
-    content = json.dumps(body).encode()
-    calls.request("POST", "/inference/infer?wait=0", content, {"Content-Type": "application/json"})
-    with calls.getresponse() as submitted:
+    calls.sendall(call)
+    with http.client.HTTPResponse(calls, method="POST") as submitted:
+        submitted.begin()
         job = json.loads(submitted.read())
     follows.request("GET", job["links"]["events"])
     with follows.getresponse() as events:

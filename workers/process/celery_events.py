@@ -17,7 +17,7 @@ from workers.process.celery_worker import argsrepr
 from workers.process.runner import RunOutcome
 
 #: Events are sent together, this often.
-FLUSH_SECONDS = 0.25
+FLUSH_SECONDS = 1.0
 #: After a failure they are kept for this time before the next try.
 OUTAGE_SECONDS = 2.0
 #: The most events that are kept; older ones are dropped.
