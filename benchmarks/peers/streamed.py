@@ -13,7 +13,7 @@ from tests.chaos.misbehaviour import Deed
 
 #: The engine waits for this time before its first text.
 ENGINE_SECONDS = 0.02
-SAMPLES = 50
+SAMPLES = 200
 
 
 def first_text_seconds(serving: Serving, samples: int = SAMPLES) -> float:
