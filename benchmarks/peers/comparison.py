@@ -50,8 +50,12 @@ def measure_peers(serving: Serving, directory: Path, options: Options) -> None:
     # It prepared the model, and has no part in inference.
     serving.platform.stop("cpu")
     refused: dict[str, str] = {}
+    own = ours(serving)
+    _first_answer(own.answer)
+    # While nothing else runs on the machine.
+    first_text = first_text_seconds(serving)
     with ExitStack() as stack:
-        parties = [ours(serving)]
+        parties = [own]
         for name in options.only:
             try:
                 running = peer(name, directory / name, options.environments)
@@ -60,8 +64,7 @@ def measure_peers(serving: Serving, directory: Path, options: Options) -> None:
                 refused[name] = str(error)
         print(_machine(), flush=True)
         values, clients_cpu = _rounds(parties, options)
-    first_text = first_text_seconds(serving)
-    cost = job_cost(serving.redis, parties[0].answer)
+    cost = job_cost(serving.redis, own.answer)
     medians = {key: statistics.median(each) for key, each in values.items()}
     names = list(dict.fromkeys(party for party, _ in medians))
     Console(width=100).print(_table(names, medians))
