@@ -1,14 +1,18 @@
-"""What a connection writes in one turn of the event loop goes out in one write."""
+"""The data of one turn of the event loop are sent in one write."""
 
 import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from api.joined_writes import HELD_BYTES, JoinedWrites
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from api.joined_writes import HELD_BYTES, JoinedWrites, JoinedWritesProtocol
 
 
 class Recording:
-    """A transport that notes what it is told."""
+    """A transport that records its calls."""
 
     def __init__(self) -> None:
         self.told: list[bytes | object] = []
@@ -24,6 +28,9 @@ class Recording:
 
     def is_closing(self) -> bool:
         return "close" in self.told
+
+    def get_extra_info(self, _name: str) -> None:
+        """Know nothing of the connection."""
 
 
 def told(*turns: Callable[[JoinedWrites], None]) -> list[bytes | object]:
@@ -69,6 +76,24 @@ def test_a_long_response_is_not_held_so_that_flow_control_sees_it() -> None:
         transport.write(b"x" * HELD_BYTES)
         transport.write(b"y")
         # Before the turn is over.
-        parts.extend(transport._transport.told)  # type: ignore[attr-defined]
+        parts.extend(transport.told)
 
     assert told(stream) == [b"x" * HELD_BYTES + b"y"] == parts
+
+
+def test_a_held_response_is_written_when_the_client_closes_its_side() -> None:
+    under = Recording()
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None:
+        raise AssertionError("no request arrives")
+
+    async def run() -> None:
+        config = uvicorn.Config(app, log_config=None, lifespan="off", interface="asgi3")
+        config.load()
+        protocol = JoinedWritesProtocol(config, ServerState(), {})
+        protocol.connection_made(cast("asyncio.Transport", under))
+        protocol.transport.write(b"answer")
+        protocol.eof_received()
+
+    asyncio.run(run())
+    assert under.told == [b"answer", "close"]
